@@ -45,9 +45,7 @@ def certify(plan: Plan, counts: Counts, delta: float, confidence: float = 0.95) 
             "a bound needs fresh trials"
         )
     if plan.method == "pc-cp" and not counts.nested:
-        raise ValueError(
-            "pc-cp needs nested paired trials; these counts are not nested: use the union method"
-        )
+        raise ValueError("pc-cp needs nested paired trials; these counts are not nested: use the union method")
     significance = (1 - confidence) / len(plan.events)
     bounds = [_at_event(plan, event, counts, delta, confidence, significance) for event in plan.events]
     best = max(bounds, key=lambda bound: bound.epsilon)
@@ -65,8 +63,7 @@ def _at_event(plan: Plan, event: Event, counts: Counts, delta, confidence, signi
     method = METHODS[plan.method]
     serves = tested >= delta
     values = [
-        serves
-        * float(method(errors_h0, errors_h1, trials, tested, significance, direction=direction, **limits))
+        serves * float(method(errors_h0, errors_h1, trials, tested, significance, direction=direction, **limits))
         for direction in directions
     ]
     best = int(np.argmax(values))

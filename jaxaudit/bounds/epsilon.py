@@ -53,9 +53,7 @@ def epsilon_clopper_pearson(
       >>> round(float(epsilon_clopper_pearson(0, 0, 5000, 1e-3, 0.05)), 2)
       7.35
     """
-    fpr, fnr = error_limits(
-        false_positives, false_negatives, trials, significance, rare or _denominator(direction)
-    )
+    fpr, fnr = error_limits(false_positives, false_negatives, trials, significance, rare or _denominator(direction))
     common, scarce = (fnr, fpr) if direction == "forward" else (fpr, fnr)
     with np.errstate(divide="ignore", invalid="ignore"):
         bound = np.log(1 - common - np.asarray(delta, np.float64)) - np.log(scarce)
@@ -153,9 +151,7 @@ def delta_offset(trials, delta, significance):
         *(np.asarray(x, np.float64) for x in (trials, delta, significance))
     )
     positive = delta > 0
-    n, p, a = (
-        np.where(positive, x, y) for x, y in ((np.floor(trials), 1.0), (delta, 0.5), (significance, 0.5))
-    )
+    n, p, a = (np.where(positive, x, y) for x, y in ((np.floor(trials), 1.0), (delta, 0.5), (significance, 0.5)))
     count = binom.isf(a, n, p)
     # SciPy finds c by inverting a continuous tail; step to the exact smallest integer, whichever side it fell on.
     count = np.where(binom.sf(count, n, p) > a, count + 1, count)

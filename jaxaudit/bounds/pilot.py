@@ -15,9 +15,7 @@ from .records import Event, Method, Plan, Scores
 _GRID = 512
 
 
-def robust_pilot(
-    pilot: Scores, trials: int, deltas, method: Method = "union", confidence: float = 0.95
-) -> Plan:
+def robust_pilot(pilot: Scores, trials: int, deltas, method: Method = "union", confidence: float = 0.95) -> Plan:
     """Two thresholds for every delta and direction: the plan of a certificate.
 
     Args:
@@ -76,9 +74,7 @@ def _best_counted(pilot, delta, direction, method, significance):
         return _between_atoms(atoms[0])
     counts = pilot.count((atoms[cuts - 1] + atoms[cuts]) / 2)
     trials = counts.trials_h0 if pilot.nested else (counts.trials_h0, counts.trials_h1)
-    values = METHODS[method](
-        counts.errors_h0, counts.errors_h1, trials, delta, significance, direction=direction
-    )
+    values = METHODS[method](counts.errors_h0, counts.errors_h1, trials, delta, significance, direction=direction)
     return _between_atoms(counts.thresholds[_middle_argmax(values)])
 
 

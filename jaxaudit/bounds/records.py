@@ -33,9 +33,7 @@ class Scores:
         for name in ("h0", "h1"):
             scores = np.asarray(getattr(self, name), np.float64)
             if scores.ndim != 1 or scores.size == 0:
-                raise ValueError(
-                    f"scores {name} must be a non-empty one-dimensional array, got shape {scores.shape}"
-                )
+                raise ValueError(f"scores {name} must be a non-empty one-dimensional array, got shape {scores.shape}")
             if not np.isfinite(scores).all():
                 where = int(np.flatnonzero(~np.isfinite(scores))[0])
                 raise ValueError(
@@ -101,9 +99,7 @@ class Counts:
             (self.errors_h1, self.trials_h1, "h1"),
         ):
             if errors.size and not (errors.min() >= 0 and errors.max() <= trials):
-                raise ValueError(
-                    f"errors_{name} must be in [0, {trials}], got {errors.min()} to {errors.max()}"
-                )
+                raise ValueError(f"errors_{name} must be in [0, {trials}], got {errors.min()} to {errors.max()}")
 
     def __add__(self, other):
         """Counts of both sets of trials, which must be disjoint parts of one stream."""

@@ -41,9 +41,7 @@ def roc_thresholds(pilot: Scores, size: int = 64):
     outer = (high - low) * np.arange(1, 5) / 16
     # Halfway to the next float32 number: no score can tie with it.
     grid = np.concatenate([inner, low - outer, high + outer]).astype(np.float32)
-    return np.unique(
-        (grid.astype(np.float64) + np.nextafter(grid, np.float32(np.inf)).astype(np.float64)) / 2
-    )
+    return np.unique((grid.astype(np.float64) + np.nextafter(grid, np.float32(np.inf)).astype(np.float64)) / 2)
 
 
 def tradeoff(counts: Counts, confidence: float = 0.95) -> Tradeoff:

@@ -1,0 +1,14 @@
+from . import bounds as bounds
+from .aggregation import SecureSum as SecureSum
+from .attacks import GaussianLRT as GaussianLRT
+from .audit import Audit as Audit
+from .audit import Prepared as Prepared
+from .populations import Arrays as Arrays
+from .populations import Federated as Federated
+from .populations import Synthetic as Synthetic
+from .runner import Result as Result
+from .runner import run as run
+from .schema import recipe as recipe
+from .types import LinearTest as LinearTest
+from .types import SumView as SumView
+from .types import Ticket as Ticket

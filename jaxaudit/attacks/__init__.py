@@ -1,0 +1,3 @@
+"""What the server infers. A new attack is one file here and one line below, or an entry point `jaxaudit.attacks`."""
+
+from .membership import GaussianLRT as GaussianLRT

@@ -1,0 +1,85 @@
+"""Perfect distinguishability: does the candidates' difference leave the span of the noise?
+
+Where it does, no noise can hide it, and a bound that sits on its ceiling is not a measurement but a symptom. The test
+looks at the raw centred channel, never at a regularised covariance, with a tolerance relative to its largest
+direction, so the verdict does not depend on the scale of the updates.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from scipy.linalg import eigh
+
+from ..types import Moments, Pair
+
+Kind = Literal["structural", "for this pool", "undetermined", "in span"]
+
+# Recorded updates are float32: their rounding spreads about 1e-7 of the largest standard deviation into directions
+# that have none, and as much of an update's length into the difference of two. Ten times that is called zero.
+_DIRECTION_TOLERANCE = 1e-6
+_RESIDUAL_TOLERANCE = 1e-5
+
+_WORDS = {
+    "structural": "Perfectly distinguishable, proved from the mechanism: {why}.",
+    "for this pool": "Perfectly distinguishable for this pool: {share:.2g} of the candidates' difference lies off the "
+    "span of all {samples:,} recorded updates (rank {rank} of {dim}). This says nothing about new clients.",
+    "undetermined": "Undetermined: {share:.2g} of the candidates' difference lies off the span of the recorded "
+    "updates, but they are too few to tell the span of the noise (rank {rank}, the most {samples:,} recordings can "
+    "show).",
+    "in span": "Not perfectly distinguishable by linear algebra: the candidates' difference lies in the span of the "
+    "noise (rank {rank} of {dim}).",
+}
+
+
+class Verdict(NamedTuple):
+    """Whether the noise can hide the pair at all.
+
+    Attributes:
+      kind: "structural" (proved from the mechanism), "for this pool", "undetermined" (too few recordings), or
+        "in span".
+      words: the same as a sentence.
+      rank: directions in which the noise varies.
+      off_span: f64[dim], the part of the difference that the noise cannot reach; zero where there is none.
+    """
+
+    kind: Kind
+    words: str
+    rank: int
+    off_span: np.ndarray
+
+
+def judge(moments: Moments, pair: Pair, structural: str | None = None) -> Verdict:
+    """One of the verdicts of perfect distinguishability.
+
+    Args:
+      moments: of the certify pool, exact and not regularised.
+      pair: the candidates.
+      structural: a proof in words that no noise can hide their difference, if the population has one.
+
+    Returns:
+      Verdict.
+    """
+    dim = len(moments.mean)
+    variances, directions = eigh(moments.covariance)
+    spread = np.sqrt(np.maximum(variances, 0))
+    kept = spread > _DIRECTION_TOLERANCE * spread[-1]
+    rank = int(kept.sum())
+    difference = pair.difference
+    basis = directions[:, kept]
+    residual = difference - basis @ (basis.T @ difference)
+    length = np.linalg.norm(difference)
+    size = max(length, _RESIDUAL_TOLERANCE * np.linalg.norm(pair.h0), np.finfo(float).tiny)
+    share = float(np.linalg.norm(residual) / size)
+    # The difference of two nearly equal float32 updates carries their rounding, not its own.
+    rounding = 1e-6 * (np.linalg.norm(pair.h0) + np.linalg.norm(pair.h1)) / size
+    if share <= max(_RESIDUAL_TOLERANCE, rounding):
+        kind: Kind = "in span"
+        residual = np.zeros(dim)
+    elif structural:
+        kind = "structural"
+    elif rank >= moments.freedom and moments.samples:
+        kind = "undetermined"
+    else:
+        kind = "for this pool"
+    words = _WORDS[kind].format(why=structural, share=share, samples=moments.samples, rank=rank, dim=dim)
+    return Verdict(kind, words, rank, residual)

@@ -1,0 +1,5 @@
+"""Who sends what: recipes of populations, and the pools they prepare."""
+
+from .arrays import Arrays as Arrays
+from .federated import Federated as Federated
+from .synthetic import Synthetic as Synthetic

@@ -1,0 +1,127 @@
+"""A finite pool of recorded updates: every seat draws, with replacement, from its own group of rows."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..random import Ticket, index_below, words
+from ..types import Moments, Pair
+from .moments import exact_moments
+
+
+class PoolParams(NamedTuple):
+    """What the draws look up.
+
+    Attributes:
+      rows: f32[updates + 2, dim], the recorded updates, group after group, then the two candidates.
+      first: i32[seats], where the group of each seat begins.
+      size: u32[seats], how many updates it holds.
+    """
+
+    rows: jax.Array
+    first: jax.Array
+    size: jax.Array
+
+
+@dataclass(frozen=True)
+class PoolDraws:
+    """Independent uniform draws, one word of the ticket a seat. A seat's occupant is a row number."""
+
+    def others(self, params: PoolParams, ticket: Ticket) -> jax.Array:
+        """Rows of the other clients: i32[1, seats]."""
+        word = words(ticket, 0, params.size.shape[0])
+        return (params.first + index_below(word, params.size).astype(jnp.int32))[None, :]
+
+    def target(self, params: PoolParams, ticket: Ticket, bit) -> jax.Array:
+        """The row of the candidate that the bit chooses: i32[1, 1]."""
+        del ticket
+        return jnp.full((1, 1), params.rows.shape[0] - 2 + bit, jnp.int32)
+
+    def update(self, params: PoolParams, ticket: Ticket, seat) -> jax.Array:
+        """The row itself: f32[dim]."""
+        del ticket
+        return params.rows.at[seat].get(mode="promise_in_bounds")
+
+
+class Source(Protocol):
+    """Where recorded updates come from, group by group."""
+
+    dim: int
+    freedom: int
+    sizes: np.ndarray
+
+    def chunks(self, group: int) -> Collection[np.ndarray]:
+        """The updates of one group, f32[n, dim] at a time; can be read twice."""
+
+    def project(self, weights: np.ndarray) -> np.ndarray:
+        """f64[updates], the product of every update with `weights`, in the order of the groups."""
+
+
+@dataclass(frozen=True)
+class RecordedPool:
+    """A source of recorded updates and the seats that draw from its groups.
+
+    Attributes:
+      source: the updates.
+      seats: i64[noise_terms], the group that each other client draws from.
+      words: what the updates are, for the statement of a report.
+      clients: how many clients they come from.
+    """
+
+    source: Source
+    seats: np.ndarray
+    words: str
+    clients: int
+
+    @property
+    def dim(self):
+        """Dimension of an update."""
+        return self.source.dim
+
+    @property
+    def noise_terms(self):
+        """Clients other than the target."""
+        return len(self.seats)
+
+    def moments(self) -> Moments:
+        """Exact moments of the sum of one draw from every seat's group."""
+        seats = np.bincount(self.seats, minlength=len(self.source.sizes))
+        groups = ((self.source.chunks(group), int(n)) for group, n in enumerate(seats))
+        return exact_moments(groups, self.dim, self.source.freedom)
+
+    def load(self, pair: Pair) -> tuple[PoolDraws, PoolParams]:
+        """The rows themselves, for aggregators and attacks that need whole updates."""
+        rows = np.concatenate([np.asarray(c, np.float32) for c in self._chunks()] + [pair.h0[None], pair.h1[None]])
+        return PoolDraws(), self._params(rows)
+
+    def project(self, pair: Pair, weights: np.ndarray, offset: float) -> tuple[PoolDraws, PoolParams]:
+        """One scalar per row. Multiplied and centred in float64, so that float32 holds only what varies."""
+        scalars = np.concatenate(
+            [self.source.project(weights), np.stack([pair.h0, pair.h1]).astype(np.float64) @ weights]
+        )
+        scalars -= offset / (self.noise_terms + 1)
+        return PoolDraws(), self._params(scalars.astype(np.float32)[:, None])
+
+    def describe(self) -> dict[str, Any]:
+        """Size and nature of the pool."""
+        return {
+            "updates": int(self.source.sizes.sum()),
+            "clients": self.clients,
+            "replacement": True,
+            "words": self.words,
+        }
+
+    def _chunks(self) -> Iterator[np.ndarray]:
+        for group in range(len(self.source.sizes)):
+            yield from self.source.chunks(group)
+
+    def _params(self, rows):
+        sizes = np.asarray(self.source.sizes)
+        first = np.concatenate([[0], np.cumsum(sizes)])[self.seats]
+        return PoolParams(
+            jnp.asarray(rows), jnp.asarray(first, jnp.int32), jnp.asarray(sizes[self.seats], jnp.uint32)
+        )

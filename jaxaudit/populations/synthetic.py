@@ -1,0 +1,185 @@
+"""Clients whose updates follow a known law, drawn afresh in every trial: the audits with a known answer."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from pydantic import Field, model_validator
+
+from ..random import Ticket, normals, words
+from ..schema import recipe
+from ..types import Moments, Pair, Responses
+from .pairs import explicit_pair, pair_field
+
+Law = Literal["gaussian", "sphere", "cube", "student_t"]
+
+
+class FreshParams(NamedTuple):
+    """What the draws look up.
+
+    Attributes:
+      scale: f32[dim], multiplies every coordinate of the standard law.
+      candidates: f32[2, dim].
+      weights: f32[dim] to reveal one product per update instead of the update, or None.
+      share: f32[], each update's share of the offset of that product.
+    """
+
+    scale: jax.Array
+    candidates: jax.Array
+    weights: jax.Array | None = None
+    share: jax.Array | None = None
+
+
+@dataclass(frozen=True)
+class FreshDraws:
+    """A new vector for every seat of every trial. Occupants are seat numbers; the last two are the candidates."""
+
+    law: Law
+    noise_terms: int
+    freedom: int
+
+    def others(self, params: FreshParams, ticket: Ticket) -> jax.Array:
+        """Seats of the other clients: i32[1, noise_terms]."""
+        del params, ticket
+        return jnp.arange(self.noise_terms, dtype=jnp.int32)[None, :]
+
+    def target(self, params: FreshParams, ticket: Ticket, bit) -> jax.Array:
+        """The candidate that the bit chooses: i32[1, 1]."""
+        del params, ticket
+        return jnp.full((1, 1), self.noise_terms + bit, jnp.int32)
+
+    def update(self, params: FreshParams, ticket: Ticket, seat) -> jax.Array:
+        """The seat's vector, f32[dim], or its product with the weights, f32[1]."""
+        dim = params.scale.shape[0]
+        candidate = params.candidates.at[jnp.maximum(seat - self.noise_terms, 0)].get(mode="clip")
+        fresh = params.scale * self._standard(ticket, seat, dim)
+        vector = jnp.where(seat < self.noise_terms, fresh, candidate)
+        if params.weights is None:
+            return vector
+        return (jnp.dot(vector, params.weights, precision="highest") - params.share)[None]
+
+    def _standard(self, ticket, seat, dim):
+        even = dim + dim % 2
+        extra = self.freedom + self.freedom % 2 if self.law == "student_t" else 0
+        first = seat.astype(jnp.uint32) * jnp.uint32(even + extra)
+        if self.law == "cube":
+            word = words(ticket, first, dim)
+            return (word.astype(jnp.float32) + jnp.float32(0.5)) * jnp.float32(2**-31) - jnp.float32(1)
+        normal = normals(ticket, first, dim)
+        if self.law == "sphere":
+            return normal / jnp.linalg.norm(normal)
+        if self.law == "student_t":
+            chi = normals(ticket, first + jnp.uint32(even), self.freedom)
+            return normal / jnp.sqrt(jnp.mean(chi * chi))
+        return normal
+
+
+@dataclass(frozen=True)
+class LawPool:
+    """The law itself, in the place of a pool: nothing is recorded, so nothing can be memorised."""
+
+    law: Law
+    dim: int
+    noise_terms: int
+    freedom: int
+    scale: np.ndarray
+    variance: np.ndarray
+
+    def moments(self) -> Moments:
+        """The exact moments of the sum."""
+        return Moments(np.zeros(self.dim), np.diag(self.noise_terms * self.variance), 0, self.dim, 0.0)
+
+    def load(self, pair: Pair) -> tuple[FreshDraws, FreshParams]:
+        """Whole vectors."""
+        return self._draws(), FreshParams(*self._arrays(pair))
+
+    def project(self, pair: Pair, weights: np.ndarray, offset: float) -> tuple[FreshDraws, FreshParams]:
+        """The same vectors, from the same words, each reduced to its product with the weights."""
+        share = jnp.asarray(offset / (self.noise_terms + 1), jnp.float32)
+        return self._draws(), FreshParams(*self._arrays(pair), jnp.asarray(weights, jnp.float32), share)
+
+    def describe(self) -> dict[str, Any]:
+        """No pool: the law."""
+        words_ = {
+            "gaussian": "Gaussian updates of known covariance",
+            "sphere": "updates uniform on a sphere",
+            "cube": "updates uniform in a cube",
+            "student_t": f"multivariate Student-t updates with {self.freedom} degrees of freedom",
+        }[self.law]
+        return {"updates": 0, "clients": self.noise_terms, "replacement": True, "words": words_}
+
+    def _draws(self):
+        return FreshDraws(self.law, self.noise_terms, self.freedom if self.law == "student_t" else 0)
+
+    def _arrays(self, pair):
+        return jnp.asarray(self.scale, jnp.float32), jnp.asarray(np.stack([pair.h0, pair.h1]), jnp.float32)
+
+
+@recipe
+class Synthetic:
+    """Clients that send independent vectors of a known law.
+
+    Attributes:
+      kind: "synthetic".
+      law: "gaussian" (independent coordinates with variances `spectrum`), "sphere" (uniform on the unit sphere),
+        "cube" (uniform in [-1, 1]^dim) or "student_t" (multivariate, unit scale).
+      dim: dimension of an update, 1 to 100,000.
+      clients: cohort size, the target included, 2 to 10,000.
+      spectrum: variances of the coordinates of the Gaussian law; empty for all ones, else `dim` numbers >= 0.
+      degrees: degrees of freedom of the Student-t law, 3 to 1,000.
+      pair: "antipodal" (farthest points of the sphere or cube; for the other laws, opposite points of typical
+        length on the axis of least variance), "zeroed" (one of them against nothing), or a file with arrays
+        `h0` and `h1`.
+    """
+
+    kind: Literal["synthetic"] = "synthetic"
+    law: Law = "sphere"
+    dim: int = Field(39, ge=1, le=100_000, description="dimension of an update")
+    clients: int = Field(61, ge=2, le=10_000, description="cohort size, the target included")
+    spectrum: tuple[float, ...] = Field((), description="variances of the coordinates, empty or dim numbers >= 0")
+    degrees: int = Field(5, ge=3, le=1000, description="degrees of freedom of the Student-t law")
+    pair: pair_field("antipodal", "zeroed") = "antipodal"
+
+    @model_validator(mode="after")
+    def _spectrum_fits(self):
+        if self.spectrum and self.law != "gaussian":
+            raise ValueError(f'spectrum belongs to law = "gaussian", got law = "{self.law}"; leave it out')
+        if self.spectrum and len(self.spectrum) != self.dim:
+            raise ValueError(f"spectrum holds {len(self.spectrum)} variances, allowed are {self.dim} (dim)")
+        if any(not 0 <= v < np.inf for v in self.spectrum) or (self.spectrum and not any(self.spectrum)):
+            raise ValueError("spectrum must hold finite variances >= 0, not all 0")
+        return self
+
+    def respond(self, seed: int, broadcast: Any) -> Responses:
+        """The law is both the fit and the certify pool: it has no finite sample to keep apart."""
+        del seed, broadcast
+        spectrum = np.asarray(self.spectrum or np.ones(self.dim), np.float64)
+        variance = {
+            "gaussian": spectrum,
+            "sphere": np.full(self.dim, 1 / self.dim),
+            "cube": np.full(self.dim, 1 / 3),
+            "student_t": np.full(self.dim, self.degrees / (self.degrees - 2)),
+        }[self.law]
+        pool = LawPool(self.law, self.dim, self.clients - 1, self.degrees, np.sqrt(spectrum), variance)
+        return Responses(
+            pool, pool, lambda moments: self._pair(variance), lambda pair: self._structural(variance, pair)
+        )
+
+    def _pair(self, variance):
+        if self.pair not in ("antipodal", "zeroed"):
+            return explicit_pair(self.pair, self.dim)
+        point = np.zeros(self.dim)
+        point[np.argmin(np.where(variance > 0, variance, np.inf))] = np.sqrt(variance.sum())
+        point = np.ones(self.dim) if self.law == "cube" else point
+        point = point.astype(np.float32)
+        if self.pair == "zeroed":
+            return Pair(np.zeros_like(point), point, "zero-out of a client's update", "a fixed vector and zero")
+        return Pair(-point, point, "replacement of a client's update", "antipodal vectors of the law's support")
+
+    def _structural(self, variance, pair):
+        outside = (variance == 0) & (pair.difference != 0)
+        if not outside.any():
+            return None
+        return f"coordinate {int(np.argmax(outside))} of the sum has no variance, and the candidates differ there"
