@@ -1,8 +1,8 @@
 """The game: a population sends, an aggregator reveals, an attack scores.
 
-`Audit` is the recipe. `Audit.prepare` does all the slow and host-bound work and returns a `Game`: a static program and
-a pytree of arrays, of which every trial is a pure function of its ticket. Audits that differ only in numbers share
-one program, hence one compilation.
+`Audit` is the recipe. `Audit.prepare` does all the slow and host-bound work; what it returns makes a `Game`: a
+static program and a pytree of arrays, of which every trial is a pure function of its ticket. Audits that differ only
+in numbers share one program, hence one compilation.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from .types import (
 
 Knows = Literal["fit_pool", "certify_pool"]
 _KNOWS = {
-    "fit_pool": "the two candidates, the model, the protocol, and a pool of simulated clients disjoint from the audited",
+    "fit_pool": "the two candidates, the model, the protocol, and a fit pool disjoint from the audited one",
     "certify_pool": "the two candidates, the model, the protocol, and every recorded update of the audited pool",
 }
 
@@ -149,6 +149,19 @@ class Prepared:
     def linear(self) -> bool:
         """The score is linear in the total, and the total in the updates."""
         return self.audit.aggregator.linear and hasattr(self.audit.attack, "linear")
+
+    @property
+    def distance(self) -> float | None:
+        """Separation of the attack's two score laws in standard deviations: what a Gaussian model predicts with.
+
+        From the exact moments of the audited pool, without a trial; infinite where the pool's noise has no variance
+        along the score, None for a score that is not linear.
+        """
+        if not self.linear:
+            return None
+        weights = self.audit.attack.linear(self.knowledge).weights
+        shift, variance = weights @ self.pair.difference, weights @ self.truth.covariance @ weights
+        return float(abs(shift) / np.sqrt(variance)) if variance > 0 else float(np.inf)
 
     def fold(self) -> Game:
         """The general game, on whole updates."""

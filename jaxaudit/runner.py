@@ -16,16 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from .attacks.span import Verdict, judge
+from .attacks.span import Spectrum, Verdict, judge, spectrum
 from .audit import Audit, Game, Params, Prepared, Program, play
 from .bounds import Bound, Counts, Event, Plan, Scores, certify, robust_pilot, roc_thresholds
+from .config import Recipe, make_recipe
 from .random import STREAMS, Ticket
 from .types import LinearTest
 
 # Enough for both tails of a fit, little beside a certifying run.
 _PILOT_SHARE, _PILOT_RANGE = 0.05, (1000, 20_000)
 _MICRO_BATCHES = 4
-MIN_TRIALS, MAX_TRIALS = 1000, 4_000_000_000
 
 Progress = Callable[[int], None]
 
@@ -35,14 +35,11 @@ class Result:
     """A finished audit.
 
     Attributes:
-      audit: the recipe.
-      seed: of the run.
-      trials: certifying trials under each hypothesis.
-      deltas: that the certificate was planned for.
-      confidence: that all its bounds hold at once.
+      recipe: the audit, and the trials, seed, deltas and confidence it was run with.
       prepared: pools, pair and knowledge.
       plan: what was fixed on the pilot trials.
       counts: errors on the certifying trials, at the plan's thresholds and along the whole curve.
+      noise: spectrum of the audited pool's noise.
       verdict: of perfect distinguishability.
       off_span: bounds of the off-span score, which a server that knows the audited pool could use; a statement of
         its own, with its own confidence. Empty where the difference lies in the span.
@@ -50,14 +47,11 @@ class Result:
         `trials_s`, and `trials_per_s`.
     """
 
-    audit: Audit
-    seed: int
-    trials: int
-    deltas: tuple[float, ...]
-    confidence: float
+    recipe: Recipe
     prepared: Prepared
     plan: Plan
     counts: Counts
+    noise: Spectrum
     verdict: Verdict
     off_span: tuple[Bound, ...]
     timing: dict[str, float]
@@ -65,7 +59,7 @@ class Result:
     @property
     def bounds(self) -> tuple[Bound, ...]:
         """The certified bounds at the planned deltas; they hold together."""
-        return tuple(self.bound(delta) for delta in self.deltas)
+        return tuple(self.bound(delta) for delta in self.recipe.deltas)
 
     def bound(self, delta: float, confidence: float | None = None) -> Bound:
         """A certified lower bound on epsilon.
@@ -77,29 +71,17 @@ class Result:
         Returns:
           Bound.
         """
-        return certify(self.plan, self.counts, delta, self.confidence if confidence is None else confidence)
+        return certify(self.plan, self.counts, delta, self.recipe.confidence if confidence is None else confidence)
 
 
-def run(
-    audit: Audit,
-    *,
-    trials: int = 1_000_000,
-    seed: int = 0,
-    deltas=(1e-2, 1e-3, 1e-4, 1e-5),
-    confidence: float = 0.95,
-    devices=None,
-    progress: Callable[[str, int], Progress] | None = None,
-) -> Result:
+def run(audit: Audit, *, devices=None, progress: Callable[[str, int], Progress] | None = None, **plan) -> Result:
     """Audit: prepare, choose thresholds on pilot trials, certify on fresh ones.
 
     Args:
-      audit: the recipe.
-      trials: certifying trials, 1,000 to 4,000,000,000; each is played under both hypotheses.
-      seed: in [0, 2^32); with the recipe it determines every number of the result.
-      deltas: in [0, 1); the bounds at all of them hold together.
-      confidence: in (0, 1).
+      audit: the recipe of the game.
       devices: JAX devices to spread over, all local ones by default; the result does not depend on them.
       progress: called with the name and the trials of each stage; returns a function of the trials just done.
+      **plan: `trials`, `seed`, `deltas` and `confidence`, as in `Recipe`.
 
     Returns:
       Result.
@@ -107,61 +89,54 @@ def run(
     Raises:
       ValueError: for a value outside its range, or parts that do not fit together.
     """
-    deltas = tuple(float(delta) for delta in deltas)
-    _check(trials, seed, deltas, confidence)
-    table = _Table(tuple(devices or jax.local_devices()), seed, progress or (lambda name, trials: lambda done: None))
+    return run_recipe(make_recipe(audit, **plan), devices=devices, progress=progress)
+
+
+def run_recipe(recipe: Recipe, *, devices=None, progress: Callable[[str, int], Progress] | None = None) -> Result:
+    """`run`, from a recipe that holds the trials, seed, deltas and confidence already."""
+    table = _Table(tuple(devices or jax.local_devices()), recipe.seed, progress or (lambda name, trials: _silent))
     started = time.perf_counter()
-    prepared = audit.prepare(seed)
+    prepared = recipe.audit.prepare(recipe.seed)
     game = prepared.game()
     prepared_s = time.perf_counter() - started
 
-    pilot = table.scores(game, "pilot", int(np.clip(_PILOT_SHARE * trials, *_PILOT_RANGE)))
+    pilot = table.scores(game, "pilot", int(np.clip(_PILOT_SHARE * recipe.trials, *_PILOT_RANGE)))
     method = "pc-cp" if game.nested else "union"
-    plan = robust_pilot(pilot, trials, deltas, method, confidence)
+    plan = robust_pilot(pilot, recipe.trials, recipe.deltas, method, recipe.confidence)
     thresholds = np.unique(np.concatenate([plan.thresholds, roc_thresholds(pilot)]))
     began = time.perf_counter()
-    counts = table.count(game, "certify", trials, thresholds)
+    counts = table.count(game, "certify", recipe.trials, thresholds)
     trials_s = time.perf_counter() - began
 
-    verdict = judge(prepared.truth, prepared.pair, prepared.responses.structural(prepared.pair))
-    off_span = _certify_off_span(table, prepared, verdict, trials, deltas, confidence)
+    noise = spectrum(prepared.truth)
+    verdict = judge(noise, prepared.truth, prepared.pair, prepared.responses.structural(prepared.pair))
+    off_span = _certify_off_span(table, prepared, verdict, recipe)
     timing = {
         "prepare_s": prepared_s,
         "compile_s": table.first_block_s,
         "trials_s": trials_s,
-        "trials_per_s": trials / trials_s,
+        "trials_per_s": recipe.trials / trials_s,
     }
-    return Result(audit, seed, trials, deltas, confidence, prepared, plan, counts, verdict, off_span, timing)
+    return Result(recipe, prepared, plan, counts, noise, verdict, off_span, timing)
 
 
-def _certify_off_span(table, prepared, verdict, trials, deltas, confidence):
+def _silent(done):
+    pass
+
+
+def _certify_off_span(table, prepared, verdict, recipe):
     """The score that reads the part of the difference no noise reaches; its threshold needs no pilot."""
     if verdict.kind not in ("structural", "for this pool") or not prepared.linear:
         return ()
     direction = verdict.off_span / np.linalg.norm(verdict.off_span)
     middle = (prepared.pair.h0.astype(np.float64) + prepared.pair.h1.astype(np.float64)) / 2
-    test = LinearTest(direction, direction @ (prepared.truth.mean + middle))
-    game = prepared.project(test)
+    game = prepared.project(LinearTest(direction, direction @ (prepared.truth.mean + middle)))
     if not game.nested:
         return ()
-    events = tuple(Event(0.0, "forward", delta) for delta in deltas)
-    plan = Plan("pc-cp", events, deltas, stream="fixed in advance")
-    counts = table.count(game, "off-span", trials, plan.thresholds)
-    return tuple(certify(plan, counts, delta, confidence) for delta in deltas)
-
-
-def _check(trials, seed, deltas, confidence):
-    if not MIN_TRIALS <= trials <= MAX_TRIALS:
-        raise ValueError(f"trials is {trials}, allowed are {MIN_TRIALS:,} to {MAX_TRIALS:,}")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed is {seed}, allowed are 0 to {2**32 - 1:,}")
-    if not deltas:
-        raise ValueError("deltas is empty, allowed is at least one number in [0, 1)")
-    for delta in deltas:
-        if not 0 <= delta < 1:
-            raise ValueError(f"delta is {delta}, allowed are numbers in [0, 1)")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}, allowed are numbers strictly between 0 and 1")
+    events = tuple(Event(0.0, "forward", delta) for delta in recipe.deltas)
+    plan = Plan("pc-cp", events, recipe.deltas, stream="fixed in advance")
+    counts = table.count(game, "off-span", recipe.trials, plan.thresholds)
+    return tuple(certify(plan, counts, delta, recipe.confidence) for delta in recipe.deltas)
 
 
 def micro_batch(dim: int) -> int:

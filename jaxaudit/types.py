@@ -129,7 +129,7 @@ class Pool(Protocol):
         """Draws of one scalar per update: its product with `weights`, less its share of `offset`."""
 
     def describe(self) -> dict[str, Any]:
-        """The pool in the words and numbers of a report: `updates`, `clients`, `replacement`, `words`."""
+        """For reports: `updates`, `clients`, `replacement`, and in `words` what is summed besides the target."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,7 @@ class Responses:
       certify: what the trials draw from.
       choose_pair: called once with the server's `Moments`.
       structural: called with the pair; a proof in words that no noise can hide their difference, or None.
+      real: what in this audit is real, in words.
       metrics: figures of the preparation, such as the model's accuracy.
       data_sha256: what the updates were computed from.
     """
@@ -148,6 +149,7 @@ class Responses:
     fit: Pool
     certify: Pool
     choose_pair: Callable[[Moments], Pair]
+    real: str
     structural: Callable[[Pair], str | None] = lambda pair: None
     metrics: Mapping[str, float] = field(default_factory=dict)
     data_sha256: Mapping[str, str] = field(default_factory=dict)
@@ -168,6 +170,7 @@ class Aggregator(Protocol):
     kind: str
     view: ClassVar[type]
     linear: ClassVar[bool]
+    words: ClassVar[str]
 
     def init(self, dim: int) -> Any:
         """State before any client."""

@@ -33,6 +33,9 @@ class SecureSum:
 
     view: ClassVar[type] = SumView
     linear: ClassVar[bool] = True
+    words: ClassVar[str] = (
+        "the ideal functionality of secure aggregation (an exact real sum, no rounding, no dropouts)"
+    )
     kind: Literal["secure_sum"] = "secure_sum"
 
     def init(self, dim: int) -> SumState:

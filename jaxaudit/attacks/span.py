@@ -21,8 +21,8 @@ _RESIDUAL_TOLERANCE = 1e-5
 
 _WORDS = {
     "structural": "Perfectly distinguishable, proved from the mechanism: {why}.",
-    "for this pool": "Perfectly distinguishable for this pool: {share:.2g} of the candidates' difference lies off the "
-    "span of all {samples:,} recorded updates (rank {rank} of {dim}). This says nothing about new clients.",
+    "for this pool": "Perfectly distinguishable for this pool: {share:.2g} of the candidates' difference lies off "
+    "the span of all {samples:,} recorded updates (rank {rank} of {dim}). This says nothing about new clients.",
     "undetermined": "Undetermined: {share:.2g} of the candidates' difference lies off the span of the recorded "
     "updates, but they are too few to tell the span of the noise (rank {rank}, the most {samples:,} recordings can "
     "show).",
@@ -48,36 +48,53 @@ class Verdict(NamedTuple):
     off_span: np.ndarray
 
 
-def judge(moments: Moments, pair: Pair, structural: str | None = None) -> Verdict:
+class Spectrum(NamedTuple):
+    """The noise of the audited pool by direction, largest variance first.
+
+    Attributes:
+      variances: f64[dim], of the others' sum.
+      directions: f64[dim, dim], orthonormal columns.
+    """
+
+    variances: np.ndarray
+    directions: np.ndarray
+
+
+def spectrum(moments: Moments) -> Spectrum:
+    """Eigenvalues and eigenvectors of the covariance as it is, not regularised."""
+    variances, directions = eigh(moments.covariance)
+    return Spectrum(np.maximum(variances[::-1], 0), directions[:, ::-1])
+
+
+def judge(noise: Spectrum, moments: Moments, pair: Pair, structural: str | None = None) -> Verdict:
     """One of the verdicts of perfect distinguishability.
 
     Args:
-      moments: of the certify pool, exact and not regularised.
+      noise: of the certify pool, exact.
+      moments: of the certify pool, for the number of recordings behind it.
       pair: the candidates.
       structural: a proof in words that no noise can hide their difference, if the population has one.
 
     Returns:
       Verdict.
     """
-    dim = len(moments.mean)
-    variances, directions = eigh(moments.covariance)
-    spread = np.sqrt(np.maximum(variances, 0))
-    kept = spread > _DIRECTION_TOLERANCE * spread[-1]
+    dim = len(noise.variances)
+    spread = np.sqrt(noise.variances)
+    kept = spread > _DIRECTION_TOLERANCE * spread[0]
     rank = int(kept.sum())
     difference = pair.difference
-    basis = directions[:, kept]
+    basis = noise.directions[:, kept]
     residual = difference - basis @ (basis.T @ difference)
-    length = np.linalg.norm(difference)
-    size = max(length, _RESIDUAL_TOLERANCE * np.linalg.norm(pair.h0), np.finfo(float).tiny)
-    share = float(np.linalg.norm(residual) / size)
-    # The difference of two nearly equal float32 updates carries their rounding, not its own.
-    rounding = 1e-6 * (np.linalg.norm(pair.h0) + np.linalg.norm(pair.h1)) / size
+    length = max(np.linalg.norm(difference), np.finfo(float).tiny)
+    share = float(np.linalg.norm(residual) / length)
+    # The difference of two nearly equal float32 updates carries their rounding, which is not its own size.
+    rounding = 1e-6 * (np.linalg.norm(pair.h0) + np.linalg.norm(pair.h1)) / length
     if share <= max(_RESIDUAL_TOLERANCE, rounding):
         kind: Kind = "in span"
         residual = np.zeros(dim)
     elif structural:
         kind = "structural"
-    elif rank >= moments.freedom and moments.samples:
+    elif moments.samples and rank >= moments.freedom:
         kind = "undetermined"
     else:
         kind = "for this pool"

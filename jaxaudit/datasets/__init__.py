@@ -35,6 +35,11 @@ def load(name: Name) -> Dataset:
     return _LOADERS[name]()
 
 
+def names() -> list[str]:
+    """Names that `load` accepts."""
+    return sorted(_LOADERS)
+
+
 def _digits():
     from sklearn.datasets import load_digits  # half a second that other audits need not spend
 

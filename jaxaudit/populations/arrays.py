@@ -109,13 +109,18 @@ class Arrays:
             RecordedPool(
                 ArraySource(matrix, rows),
                 np.zeros(self.clients - 1, int),
-                "recorded updates",
+                f"recorded updates of {len(np.unique(owners[rows])):,} clients",
                 len(np.unique(owners[rows])),
             )
             for rows in (fit, certify)
         ]
         choose = lambda moments: self._pair(matrix, target, fit, moments)  # noqa: E731 - one line of glue
-        return Responses(*pools, choose, data_sha256={Path(self.path).name: _file_sha256(self.path)})
+        return Responses(
+            *pools,
+            choose,
+            real=f"the updates, as recorded in {Path(self.path).name}",
+            data_sha256={Path(self.path).name: _file_sha256(self.path)},
+        )
 
     def _split(self, owners, seed):
         known = np.unique(owners)

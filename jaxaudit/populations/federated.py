@@ -202,10 +202,10 @@ class Federated:
         learned, audited = source(fit, keys["fit_batches"]), source(certify, keys["certify_batches"])
         held_out = fit.reshape(-1)
         return Responses(
-            fit=self._pool(learned, np.arange(self.clients - 1) + 1, self.clients),
-            # Client 0 is the target: it has a seat of its own, and nobody draws from its recordings.
-            certify=self._pool(audited, np.arange(self.clients - 1) + 1, self.clients - 1),
+            fit=self._pool(learned),
+            certify=self._pool(audited),
             choose_pair=lambda moments: self._pair(audited, learned, moments, keys["pair"]),
+            real=f"the updates: local training of a flax {self.model} classifier on {data.source}",
             metrics={
                 "dim": float(audited.dim),
                 "test_accuracy": training.accuracy(unravel, theta, inputs[held_out], labels[held_out]),
@@ -213,8 +213,11 @@ class Federated:
             data_sha256={self.dataset: data.sha256},
         )
 
-    def _pool(self, source, seats, clients):
-        return RecordedPool(source, seats, "recorded mini-batch updates, each client drawing one of its own", clients)
+    def _pool(self, source):
+        # Client 0 is the target, or stands in for it: it has a seat of its own, and nobody draws from its recordings.
+        others = self.clients - 1
+        what = f"recorded mini-batch updates of {others:,} clients, each client drawing one of its own"
+        return RecordedPool(source, np.arange(1, self.clients), what, others)
 
     def _deal(self, data, keys):
         order = np.asarray(jax.random.permutation(keys["split"], len(data.labels)))

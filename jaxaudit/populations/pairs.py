@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 from scipy.linalg import cho_factor, solve_triangular
 
 from ..types import Moments, Pair
@@ -22,9 +22,9 @@ def pair_field(*names: str):
     def check(value: str) -> str:
         if value in names or value.endswith(SUFFIXES[1:]):
             return value
-        raise ValueError(f"pair is {value!r}, allowed are {allowed}")
+        raise ValueError(f"allowed are {allowed}")
 
-    return Annotated[str, AfterValidator(check), Field(description=allowed)]
+    return Annotated[str, AfterValidator(check)]
 
 
 def explicit_pair(path: str, dim: int) -> Pair:

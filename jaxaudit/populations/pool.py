@@ -68,13 +68,13 @@ class RecordedPool:
     Attributes:
       source: the updates.
       seats: i64[noise_terms], the group that each other client draws from.
-      words: what the updates are, for the statement of a report.
+      what: what the updates are, for the statement of a report.
       clients: how many clients they come from.
     """
 
     source: Source
     seats: np.ndarray
-    words: str
+    what: str
     clients: int
 
     @property
@@ -108,11 +108,12 @@ class RecordedPool:
 
     def describe(self) -> dict[str, Any]:
         """Size and nature of the pool."""
+        updates = int(sum(self.source.sizes[group] for group in set(self.seats.tolist())))
         return {
-            "updates": int(self.source.sizes.sum()),
+            "updates": updates,
             "clients": self.clients,
             "replacement": True,
-            "words": self.words,
+            "words": f"sum of {self.noise_terms:,} updates drawn with replacement from {updates:,} {self.what}",
         }
 
     def _chunks(self) -> Iterator[np.ndarray]:

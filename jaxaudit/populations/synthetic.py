@@ -102,13 +102,14 @@ class LawPool:
 
     def describe(self) -> dict[str, Any]:
         """No pool: the law."""
-        words_ = {
+        law = {
             "gaussian": "Gaussian updates of known covariance",
             "sphere": "updates uniform on a sphere",
             "cube": "updates uniform in a cube",
             "student_t": f"multivariate Student-t updates with {self.freedom} degrees of freedom",
         }[self.law]
-        return {"updates": 0, "clients": self.noise_terms, "replacement": True, "words": words_}
+        text = f"sum of {self.noise_terms:,} independent {law}, drawn afresh in every trial"
+        return {"updates": 0, "clients": self.noise_terms, "replacement": True, "words": text}
 
     def _draws(self):
         return FreshDraws(self.law, self.noise_terms, self.freedom if self.law == "student_t" else 0)
@@ -164,7 +165,11 @@ class Synthetic:
         }[self.law]
         pool = LawPool(self.law, self.dim, self.clients - 1, self.degrees, np.sqrt(spectrum), variance)
         return Responses(
-            pool, pool, lambda moments: self._pair(variance), lambda pair: self._structural(variance, pair)
+            fit=pool,
+            certify=pool,
+            choose_pair=lambda moments: self._pair(variance),
+            real="nothing, every update follows a law",
+            structural=lambda pair: self._structural(variance, pair),
         )
 
     def _pair(self, variance):

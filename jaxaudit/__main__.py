@@ -1,0 +1,36 @@
+"""`python -m jaxaudit`, and the errors of the command line on one line each."""
+
+import sys
+
+import click
+
+from .cli import cli
+
+
+def main() -> int:
+    """Run the command line.
+
+    Returns:
+      0 for success, 1 where a check failed, 2 for bad input, 130 after an interruption.
+    """
+    try:
+        return cli.main(standalone_mode=False) or 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help())
+        return 0
+    except click.ClickException as error:
+        return _complain(error.format_message())
+    except (ValueError, OSError) as error:
+        return _complain(str(error))
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("jaxaudit: interrupted; nothing was written", err=True)
+        return 130
+
+
+def _complain(message: str) -> int:
+    click.echo("jaxaudit: " + " ".join(message.split()), err=True)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

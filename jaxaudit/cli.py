@@ -1,0 +1,195 @@
+"""The command line: `run`, `bound`, `report`, `list`, `doctor`.
+
+Heavy modules are imported by the commands that need them, so that help and errors are immediate.
+"""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=_SETTINGS)
+@click.version_option(package_name="jaxaudit")
+def cli():
+    """Certified lower bounds on how much secure aggregation leaks."""
+
+
+@cli.command()
+@click.argument("recipe", default="membership")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Replace a field, as in population.pair=worst."
+)
+@click.option("--trials", type=int, help="Certifying trials.")
+@click.option("--seed", type=int, help="Of every random number.")
+@click.option("--delta", "deltas", type=float, multiple=True, help="Repeat for several; their bounds hold together.")
+@click.option("--confidence", type=float, help="That all bounds hold.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/RECIPE-DIGEST]")
+def run(recipe, overrides, trials, seed, deltas, confidence, out):
+    """Run an audit: RECIPE is `membership` (the default) or a TOML file.
+
+    Asking again for a finished run prints what is stored.
+    """
+    from . import config
+
+    replaced = dict(config.parse_override(text) for text in overrides)
+    options = {"trials": trials, "seed": seed, "deltas": list(deltas) or None, "confidence": confidence}
+    replaced |= {name: value for name, value in options.items() if value is not None}
+    wanted = config.load(recipe, replaced)
+    folder = out or Path("runs") / f"{Path(recipe).stem}-{config.digest(wanted)}"
+
+    from . import report, runner, store
+
+    stored = _finished(wanted, folder)
+    if stored is None:
+        store.check_free(folder)
+        with _progress() as progress:
+            result = runner.run_recipe(wanted, progress=progress)
+        with Console(stderr=True).status("Drawing the figures"):
+            stored = report.write(result, folder)
+    report.show(stored, _console())
+    _where(folder)
+
+
+def _finished(wanted, folder: Path):
+    """The run in `folder`, if it is the one that is wanted; None if there is none."""
+    from . import config, store
+
+    if not (folder / "summary.json").is_file():
+        return None
+    found = store.read(folder)
+    if found.summary["digest"] != config.digest(wanted):
+        raise ValueError(f"{folder} holds another run; choose another --out")
+    asked, has = config.to_mapping(wanted), found.summary["recipe"]
+    for name in ("trials", "deltas", "confidence"):
+        if asked[name] != has[name]:
+            raise ValueError(
+                f"{folder} holds this audit with {name} = {has[name]}, asked is {asked[name]}; going on after a look "
+                f"voids the confidence: take fresh trials with --seed, or `jaxaudit bound {folder}` for other "
+                "deltas of the same trials"
+            )
+    return found
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--delta", "deltas", type=float, multiple=True, default=(1e-3,), show_default=True)
+@click.option("--confidence", type=float, default=0.95, show_default=True)
+@click.option(
+    "--design",
+    type=click.Choice(["paired", "independent"]),
+    help="How h0[i] and h1[i] relate: one draw, or none in common. Undeclared is safe either way.",
+)
+@click.option(
+    "--method", type=click.Choice(["union", "pc-cp"]), help="Certificate; the default is the best that is sound."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the split into pilot and certifying scores.")
+def bound(file, deltas, confidence, design, method, seed):
+    """Certify your own scores: FILE is an .npz with arrays h0 and h1, a file of counts, or a run folder.
+
+    Larger scores speak for h1. A tenth of the scores, drawn at random, chooses the thresholds; the rest certify.
+    Counts at thresholds that were fixed beforehand all take part.
+    """
+    from . import report
+    from .bounds import certify
+
+    if file.is_dir():
+        from . import store
+
+        if design or method:
+            raise ValueError(
+                f"{file} is a run folder, whose design and method are stored; leave --design and --method out"
+            )
+        stored = store.read(file)
+        plan, counts = stored.plan, stored.counts
+    else:
+        from .scores import plan_and_counts
+
+        plan, counts = plan_and_counts(file, deltas, confidence, design, method, seed)
+    rows = [report.bound_row(certify(plan, counts, delta, confidence)) for delta in deltas]
+    console = _console()
+    console.print(
+        report.table(rows, f"{file}: {min(counts.trials_h0, counts.trials_h1):,} trials, {confidence:.0%} confidence")
+    )
+    console.print(report.method_sentence(plan.method, confidence))
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def report(folder):
+    """Print a stored run again and redraw its figures."""
+    from . import plots, store
+    from . import report as report_
+
+    stored = store.read(folder)
+    plots.draw(stored, folder)
+    report_.show(stored, _console())
+    _where(folder)
+
+
+@cli.command(name="list")
+def list_():
+    """Name the recipes, and the parts that a recipe can be made of."""
+    from . import config, datasets
+
+    console = _console()
+    console.print("[bold]Recipes[/]       " + ", ".join(config.built_in()))
+    for part in ("population", "aggregator", "attack"):
+        console.print(f"[bold]{part.capitalize()}s[/]")
+        for kind, cls in config.kinds(part).items():
+            console.print(f"  {kind:<13} {(cls.__doc__ or '').strip().splitlines()[0]}", highlight=False)
+    console.print("[bold]Datasets[/]      " + ", ".join(datasets.names()))
+
+
+@cli.command()
+def doctor():
+    """Check that this machine computes what the guarantees rest on."""
+    from .doctor import examine
+
+    console, healthy = _console(), True
+    for what, found, good in examine():
+        healthy &= good
+        console.print(f"{'[green]ok[/]  ' if good else '[red]BAD[/] '} {what:<44} {found}", highlight=False)
+    raise SystemExit(0 if healthy else 1)
+
+
+def _console() -> Console:
+    console = Console()
+    # A pipe has no width; tables and sentences are laid out for a page.
+    return console if console.is_terminal else Console(width=110)
+
+
+def _where(folder: Path) -> None:
+    names = ", ".join(sorted(path.name for path in folder.glob("*.png")))
+    click.echo(f"\nFigures: {names} (and .pdf) in {folder}")
+
+
+@contextmanager
+def _progress():
+    """A progress bar for every stage of a run."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description:<9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+    )
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        preparing = bar.add_task("prepare", total=None, rate="data, training, recorded updates")
+
+        def stage(name, trials):
+            bar.update(preparing, total=1, completed=1, visible=False)
+            task = bar.add_task(name, total=trials, rate="")
+
+            def advance(done):
+                bar.advance(task, done)
+                speed = bar.tasks[task].speed
+                bar.update(task, rate=f"{speed:,.0f} trials/s" if speed else "")
+
+            return advance
+
+        yield stage

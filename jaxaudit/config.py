@@ -1,0 +1,283 @@
+"""Recipe <-> mapping <-> TOML, dotted replacement, digest, and errors that fit on one line."""
+
+import dataclasses
+import difflib
+import hashlib
+import importlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib.metadata import entry_points
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import annotated_types
+import tomli_w
+from pydantic import Field, ValidationError
+
+from . import aggregation, attacks, populations
+from .audit import Audit
+from .schema import recipe
+
+# A ticket numbers trials in 32 bits; a little room is left for the last block.
+MIN_TRIALS, MAX_TRIALS = 1000, 4_000_000_000
+_BUILT_IN = files("jaxaudit") / "recipes"
+_PARTS = {
+    "population": (populations, ("Federated", "Arrays", "Synthetic"), "federated"),
+    "aggregator": (aggregation, ("SecureSum",), "secure_sum"),
+    "attack": (attacks, ("GaussianLRT",), "gaussian_lrt"),
+}
+
+
+@recipe
+class Recipe:
+    """An audit, and everything else that decides its numbers.
+
+    Attributes:
+      audit: the game.
+      trials: certifying trials, each played under both hypotheses; planned in advance, because stopping when the
+        result pleases would void the confidence.
+      seed: in [0, 2^32).
+      deltas: for which bounds are certified together.
+      confidence: that all of them hold.
+    """
+
+    audit: Audit
+    trials: int = Field(1_000_000, ge=MIN_TRIALS, le=MAX_TRIALS, description="certifying trials")
+    seed: int = Field(0, ge=0, lt=2**32, description="of every random number")
+    deltas: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(
+        (1e-2, 1e-3, 1e-4, 1e-5), min_length=1, max_length=100, description="for which bounds are certified together"
+    )
+    confidence: float = Field(0.95, gt=0, lt=1, description="that all bounds hold at once")
+
+
+def make_recipe(audit: Audit, **plan: Any) -> Recipe:
+    """The recipe of an audit made in Python; deltas may be any sequence of numbers.
+
+    Raises:
+      ValueError: in one line.
+    """
+    _refuse_unknown(plan, [name for name in _fields(Recipe) if name != "audit"])
+    return _construct(Recipe, {"audit": audit} | _tuples(plan))
+
+
+def load(source: str, overrides: Mapping[str, Any] = {}) -> Recipe:
+    """A built-in recipe by name, or a TOML file, with some fields replaced.
+
+    Args:
+      source: "membership", or the path of a TOML file.
+      overrides: values by dotted path, such as {"population.clients": 100}.
+
+    Returns:
+      Recipe.
+
+    Raises:
+      ValueError: in one line that names field, value, allowed range and remedy.
+    """
+    if source in built_in():
+        text = (_BUILT_IN / f"{source}.toml").read_text()
+    elif source.endswith(".toml"):
+        if not Path(source).is_file():
+            raise ValueError(f"recipe {source}: not found; give an existing file or one of {', '.join(built_in())}")
+        text = Path(source).read_text()
+    else:
+        raise ValueError(f"recipe is {source!r}, allowed are {', '.join(built_in())} or a file ending in .toml")
+    try:
+        mapping = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"recipe {source}: not valid TOML: {error}") from error
+    return from_mapping(replaced(mapping, overrides))
+
+
+def built_in() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.name.removesuffix(".toml") for path in _BUILT_IN.iterdir() if path.name.endswith(".toml"))
+
+
+def kinds(part: str) -> dict[str, type]:
+    """Classes by their tag: those of this package, and for attacks those of entry points `jaxaudit.attacks`."""
+    module, names, _ = _PARTS[part]
+    known = {cls.kind: cls for cls in (getattr(module, name) for name in names)}
+    if part == "attack":
+        known |= {entry.name: entry.load() for entry in entry_points(group="jaxaudit.attacks")}
+    return known
+
+
+def from_mapping(mapping: Mapping[str, Any]) -> Recipe:
+    """Build and validate; the inverse of `to_mapping`.
+
+    Raises:
+      ValueError: in one line.
+    """
+    rest = _tuples(mapping)
+    parts = {part: _part(part, rest.pop(part, {})) for part in _PARTS}
+    knows = {"server_knows": rest.pop("server_knows")} if "server_knows" in rest else {}
+    own = [name for name in _fields(Recipe) if name != "audit"]
+    _refuse_unknown(rest, [*own, "server_knows", *_PARTS])
+    return _construct(Recipe, {"audit": _construct(Audit, parts | knows)} | rest)
+
+
+def to_mapping(recipe: Recipe) -> dict[str, Any]:
+    """Plain values, ready for TOML or JSON."""
+    mapping = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe) if f.name != "audit"}
+    mapping["server_knows"] = recipe.audit.server_knows
+    for part in _PARTS:
+        player = getattr(recipe.audit, part)
+        if not dataclasses.is_dataclass(player):
+            raise ValueError(f"{part} {type(player).__name__} is no dataclass, so its recipe cannot be stored")
+        cls = type(player)
+        tag = cls.kind if kinds(part).get(cls.kind) is cls else f"{cls.__module__}.{cls.__qualname__}"
+        mapping[part] = {"kind": tag} | {
+            f.name: getattr(player, f.name) for f in dataclasses.fields(player) if f.name != "kind"
+        }
+    return json.loads(json.dumps(mapping))
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The recipe as a TOML document."""
+    return tomli_w.dumps(to_mapping(recipe))
+
+
+def replaced(mapping: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping with values replaced by dotted path. A new `kind` starts its table afresh.
+
+    Raises:
+      ValueError: for a path through something that is not a table.
+    """
+    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in mapping.items()}
+    for path, value in sorted(overrides.items(), key=lambda item: not item[0].endswith(".kind")):
+        *tables, field = path.split(".")
+        if len(tables) > 1 or (tables and tables[0] not in _PARTS) or not field:
+            heads = ", ".join(f"{part}.FIELD" for part in _PARTS)
+            raise ValueError(f"--set {path}: no such field, allowed are {heads}, and the fields of the recipe itself")
+        if not tables:
+            result[field] = value
+            continue
+        table = result.setdefault(tables[0], {})
+        if field == "kind" and value != table.get("kind", _PARTS[tables[0]][2]):
+            table = result[tables[0]] = {}
+        table[field] = value
+    return result
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """PATH=VALUE, where VALUE is TOML, or a bare word for a string.
+
+    Example:
+      >>> parse_override("population.clients=20"), parse_override("population.pair=worst")
+      (('population.clients', 20), ('population.pair', 'worst'))
+    """
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise ValueError(f"--set {text!r}: write PATH=VALUE, such as population.clients=20")
+    try:
+        return path.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return path.strip(), value.strip()
+
+
+def digest(recipe: Recipe) -> str:
+    """Names the law and the seed of a run: twelve hexadecimal digits.
+
+    Number of trials, deltas and confidence do not count. Files that the recipe names count by their content.
+    """
+    mapping = to_mapping(recipe)
+    for field in ("trials", "deltas", "confidence"):
+        del mapping[field]
+    named = [value for value in _leaves(mapping) if isinstance(value, str) and Path(value).is_file()]
+    mapping["files"] = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in named]
+    return hashlib.sha256(json.dumps(mapping, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _part(part: str, table: Any):
+    if not isinstance(table, Mapping):
+        raise ValueError(f"{part} is {table!r}, allowed is a table with a kind")
+    fields = dict(table)
+    kind = fields.pop("kind", _PARTS[part][2])
+    known = kinds(part)
+    cls = known.get(kind) or _imported(part, str(kind), known)
+    _refuse_unknown(fields, _fields(cls), f"{part}.")
+    return _construct(cls, fields, f"{part}.")
+
+
+def _imported(part: str, kind: str, known: Iterable[str]) -> type:
+    module, dot, name = kind.rpartition(".")
+    if not dot:
+        raise ValueError(f"{part}.kind is {kind!r}, allowed are {', '.join(known)}, or module.Class of your own")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{part}.kind is {kind!r}, which cannot be imported ({error})") from error
+    if not dataclasses.is_dataclass(cls):
+        raise ValueError(f"{part}.kind is {kind!r}, which is no dataclass; decorate it with jaxaudit.recipe")
+    return cls
+
+
+def _construct(cls, fields: Mapping[str, Any], prefix: str = ""):
+    try:
+        return cls(**fields)
+    except ValidationError as error:
+        raise ValueError(explain(error, cls, prefix)) from error
+    except TypeError as error:
+        raise ValueError(f"{prefix.rstrip('.')}: {error}") from error
+
+
+def _refuse_unknown(fields: Iterable[str], allowed: Iterable[str], prefix: str = "") -> None:
+    allowed = list(allowed)
+    for field in fields:
+        if field not in allowed:
+            close = difflib.get_close_matches(field, allowed, n=1)
+            hint = f"; did you mean {prefix}{close[0]}?" if close else ""
+            raise ValueError(f"{prefix}{field} is no field, allowed are {', '.join(allowed)}{hint}")
+
+
+def _fields(cls) -> list[str]:
+    return [f.name for f in dataclasses.fields(cls) if f.name != "kind"]
+
+
+def explain(error: ValidationError, cls: type, prefix: str = "") -> str:
+    """The first thing that is wrong: field, value, allowed range and remedy, on one line."""
+    first = error.errors(include_url=False)[0]
+    message = first["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
+    if not first["loc"]:
+        return f"{prefix.rstrip('.')}: {message}"
+    name = str(first["loc"][0])
+    info, path = cls.__pydantic_fields__[name], f"{prefix}{name}"
+    about = f" ({info.description})" if info.description else ""
+    remedy = f"; set it with --set {path}=VALUE"
+    if first["type"].startswith("missing"):
+        return f"{path} is missing{about}{remedy}"
+    span = _range(info.metadata)
+    if not span or "type" in first["type"] or "finite" in first["type"]:
+        span = f"{message[0].lower()}{message[1:]}" + (f", {span}" if span else "")
+        return f"{path} is {first['input']!r}: {span}{about}{remedy}"
+    return f"{path} is {first['input']!r}, allowed are {span}{about}{remedy}"
+
+
+def _range(metadata: Iterable[Any]) -> str:
+    signs = {
+        annotated_types.Ge: ("ge", "≥"),
+        annotated_types.Gt: ("gt", ">"),
+        annotated_types.Le: ("le", "≤"),
+        annotated_types.Lt: ("lt", "<"),
+    }
+    limits = [(*signs[type(limit)], limit) for limit in metadata if type(limit) in signs]
+    return " and ".join(f"{sign} {getattr(limit, name):,}" for name, sign, limit in limits)
+
+
+def _tuples(value):
+    """TOML arrays become tuples: recipes are hashable."""
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _leaves(value):
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value

@@ -1,0 +1,51 @@
+"""What the guarantees rest on, checked on the machine at hand."""
+
+import importlib.util
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .bounds import clopper_pearson_upper
+from .random import index_below, threefry2x32
+
+
+def examine() -> Iterator[tuple[str, str, bool]]:
+    """Checks as (what, found, good).
+
+    The first lines are facts; the rest are known answers, computed on the default device.
+    """
+    yield "Python", platform.python_version(), True
+    for name in ("jaxaudit", "jax", "jaxlib", "flax", "optax", "numpy", "scipy"):
+        yield name, version(name), True
+    devices = jax.devices()
+    yield "devices", f"{len(devices)} × {devices[0].platform} ({devices[0].device_kind})", True
+
+    word = threefry2x32(*(tuple(jnp.uint32(x) for x in pair) for pair in _THREEFRY[:2]))
+    found = tuple(int(x) for x in word)
+    yield "Threefry-2x32 against its published vector", " ".join(f"{x:08x}" for x in found), found == _THREEFRY[2]
+
+    words = np.arange(0, 2**32, 2**20 + 7, dtype=np.uint64)
+    exact = words * np.uint64(1_000_003) >> np.uint64(32)
+    equal = bool((np.asarray(index_below(jnp.asarray(words, jnp.uint32), jnp.uint32(1_000_003))) == exact).all())
+    yield "index map against 64-bit integers", "equal" if equal else "different", equal
+
+    limit = float(clopper_pearson_upper(3, 10**9, 1e-6))
+    yield "Clopper-Pearson limit at 3 in 1e9, 1e-6", f"{limit:.6e}", abs(limit / _LIMIT - 1) < 1e-7
+
+    total = float(jnp.sum(jnp.full(4096, 0.1, jnp.float32)))
+    yield "float32 sums on the device", f"{total:.4f}", abs(total - 409.6) < 0.1
+
+    product = jnp.dot(jnp.full(8, 1 + 2**-12, jnp.float32), jnp.ones(8, jnp.float32), precision="highest")
+    yield "products keep float32 (no TF32)", f"{float(product):.6f}", float(product) == 8 * (1 + 2**-12)
+
+    datasets = importlib.util.find_spec("tensorflow_datasets") is not None
+    yield "tensorflow-datasets (optional)", "installed" if datasets else "not installed", True
+
+
+_THREEFRY = ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0))
+# mpmath, 40 digits: the p with P(Bin(1e9, p) <= 3) = 1e-6.
+_LIMIT = 2.13504567673768161e-8

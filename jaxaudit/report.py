@@ -1,0 +1,202 @@
+"""What a finished audit says: the summary, the table, the sentence that binds it, and the figures."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+from math import isfinite
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from . import config, plots, store
+from .bounds import area_under_roc, gaussian_epsilon, tradeoff
+from .runner import Result
+
+
+def to_run(result: Result) -> store.Run:
+    """What is kept of a result: everything that its table and figures need.
+
+    Args:
+      result: from `run`.
+
+    Returns:
+      Run, ready to be written.
+    """
+    recipe, prepared = result.recipe, result.prepared
+    pool = prepared.responses.certify.describe()
+    distance = prepared.distance
+    summary = {
+        "schema": store.SCHEMA,
+        "recipe": config.to_mapping(recipe),
+        "digest": config.digest(recipe),
+        "seed": recipe.seed,
+        "trials": recipe.trials,
+        "confidence": recipe.confidence,
+        "design": "paired",
+        "adjacency": prepared.pair.adjacency,
+        "statement": _statement(prepared, pool),
+        "verdict": result.verdict.words,
+        "verdict_kind": result.verdict.kind,
+        "real": prepared.responses.real,
+        "simulated": f"{recipe.audit.aggregator.words}, and who sends what in a trial",
+        "server_knows": prepared.server.knows,
+        "distance": distance if distance is not None and isfinite(distance) else None,
+        "auc": area_under_roc(tradeoff(result.counts, recipe.confidence)),
+        "metrics": dict(prepared.responses.metrics) | {"noise_terms": prepared.server.noise_terms},
+        "pool": {key: pool[key] for key in ("updates", "clients", "replacement")},
+        "bounds": [bound_row(bound, _prediction(bound.delta, distance)) for bound in result.bounds],
+        "off_span": [bound_row(bound) for bound in result.off_span],
+        "timing": result.timing,
+        "provenance": _provenance(prepared),
+    }
+    return store.Run(config.to_toml(recipe), summary, result.plan, result.counts, _spectrum(result))
+
+
+def write(result: Result, folder: str | Path) -> store.Run:
+    """Write the run folder of a result, with its figures.
+
+    Raises:
+      ValueError: where the folder is in use.
+    """
+    return store.write(to_run(result), folder, plots.draw)
+
+
+def show(run: store.Run, console: Console) -> None:
+    """Print the table of a run and everything that must be said with it."""
+    summary = run.summary
+    console.print(table(summary["bounds"], _title(summary)))
+    if summary["off_span"]:
+        console.print(
+            table(
+                summary["off_span"], "The off-span score, known to a server that holds the audited pool (each alone)"
+            )
+        )
+    for name in ("statement", "verdict", "real", "simulated", "server_knows"):
+        label = name.replace("_", " ").capitalize()
+        console.print(Text.assemble((f"{label}: ", "bold"), summary[name]), soft_wrap=False)
+    console.print(method_sentence(summary["bounds"][0]["method"], summary["confidence"]))
+    if any(row["at_ceiling"] for row in summary["bounds"]):
+        console.print("* At its ceiling: no error was seen, so this is not a measurement of ε.", style="yellow")
+
+
+def table(rows: list[dict], title: str) -> Table:
+    """Bounds as a table: certified values carry the sign ≥, and nothing else does."""
+    result = Table(title=title, box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
+    for name in ("δ", "ε certified", "ε predicted", "ε ceiling", "false pos. rate", "false neg. rate", "errors"):
+        result.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        result.add_row(
+            f"{row['delta']:g}",
+            Text(f"{'≥' if row['kind'] == 'certified' else '≈'} {row['epsilon_lower']:.3f}", style="bold"),
+            "–" if row["epsilon_predicted"] is None else f"{row['epsilon_predicted']:.3f}",
+            f"{row['epsilon_ceiling']:.3f}" + ("*" if row["at_ceiling"] else ""),
+            f"{row['fpr']:.3g}",
+            f"{row['fnr']:.3g}",
+            f"{row['errors_h0']:,} + {row['errors_h1']:,}",
+        )
+    return result
+
+
+def method_sentence(method: str, confidence: float) -> Text:
+    """How the columns of the table are to be read."""
+    return Text.assemble(
+        ("How to read it: ", "bold"),
+        f"with {confidence:.0%} confidence all bounds of the table hold together ({_METHOD_WORDS[method]}; "
+        "thresholds were chosen on other trials). A prediction is a Gaussian model of the noise, not a bound. The "
+        "ceiling is the most that this many trials could certify.",
+    )
+
+
+_METHOD_WORDS = {
+    "pc-cp": "paired conditional Clopper-Pearson",
+    "union": "union of two Clopper-Pearson limits",
+}
+
+
+def bound_row(bound, prediction: float | None = None) -> dict:
+    """A bound as plain values, under the names of summary.json."""
+    trials = max(bound.trials, 1)
+    return {
+        "delta": bound.delta,
+        "epsilon_lower": bound.epsilon,
+        "epsilon_ceiling": bound.ceiling,
+        "epsilon_predicted": prediction if prediction is not None and isfinite(prediction) else None,
+        "epsilon_upper": None,
+        "method": bound.method,
+        "kind": bound.kind,
+        "assumption": bound.assumption,
+        "threshold": bound.threshold,
+        "direction": bound.direction,
+        "fpr": bound.errors_h0 / trials,
+        "fnr": bound.errors_h1 / trials,
+        "errors_h0": bound.errors_h0,
+        "errors_h1": bound.errors_h1,
+        "significance": bound.significance,
+        "at_ceiling": bound.at_ceiling,
+    }
+
+
+def _prediction(delta, distance):
+    return None if distance is None else gaussian_epsilon(delta, distance)
+
+
+def _statement(prepared, pool) -> str:
+    """The sentence that says what the bound is about, and what it is not."""
+    return (
+        f"Lower bound on ε of: fixed candidates x, x' ({prepared.pair.source}) + {pool['words']}; "
+        f"server knows {prepared.server.knows}; adjacency: {prepared.pair.adjacency}; conditional on this pool, "
+        "these candidates and this attack. Not a statement about new clients, other models or record-level DP."
+    )
+
+
+def _title(summary) -> str:
+    recipe = summary["recipe"]
+    what = recipe["attack"]["kind"], recipe["population"]["kind"], recipe["population"].get("pair")
+    return (
+        f"{what[0]} on {what[1]} updates, pair {what[2]}: {summary['trials']:,} trials, "
+        f"{summary['confidence']:.0%} confidence, seed {summary['seed']}"
+    )
+
+
+def _spectrum(result: Result) -> dict[str, np.ndarray]:
+    """Noise by direction, what the pair differs by in it, and how much of the score's separation comes from it."""
+    prepared, noise = result.prepared, result.noise
+    along = noise.directions.T @ prepared.pair.difference
+    arrays = {"variance": noise.variances, "energy": along**2}
+    if prepared.linear:
+        weights = prepared.audit.attack.linear(prepared.knowledge).weights
+        arrays["separation"] = np.cumsum((noise.directions.T @ weights) * along)
+    return arrays
+
+
+def _provenance(prepared) -> dict:
+    device = jax.devices()[0]
+    return {
+        "jaxaudit": version("jaxaudit"),
+        "jax": jax.__version__,
+        "numpy": np.__version__,
+        "scipy": version("scipy"),
+        "python": platform.python_version(),
+        "device": f"{device.platform}: {device.device_kind}",
+        "devices": jax.device_count(),
+        "git": _commit(),
+        "data_sha256": dict(prepared.responses.data_sha256),
+        "flags": {"matmul_precision": str(jax.config.jax_default_matmul_precision), "x64": jax.config.jax_enable_x64},
+    }
+
+
+def _commit() -> str | None:
+    """The commit of this source tree; None for an installed package."""
+    here = Path(__file__)
+    git = ("git", "-C", str(here.parent))
+    try:
+        subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True, check=True, timeout=5)
+        done = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, check=True, timeout=5, text=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
