@@ -182,7 +182,7 @@ def _provenance(prepared) -> dict:
         "numpy": np.__version__,
         "scipy": version("scipy"),
         "python": platform.python_version(),
-        "device": f"{device.platform}: {device.device_kind}",
+        "device": device.platform if device.device_kind == device.platform else device.device_kind,
         "devices": jax.device_count(),
         "git": _commit(),
         "data_sha256": dict(prepared.responses.data_sha256),

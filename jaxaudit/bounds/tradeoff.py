@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .epsilon import epsilon_clopper_pearson
 from .intervals import clopper_pearson_lower, clopper_pearson_upper
 from .records import Counts, Scores
 
@@ -25,17 +26,17 @@ class Tradeoff(NamedTuple):
 
 
 def roc_thresholds(pilot: Scores, size: int = 64):
-    """Thresholds that trace the curve evenly in log rate, on both tails; fixed on pilot scores.
+    """Thresholds that trace the curve evenly in log rate on both tails, and evenly between; fixed on pilot scores.
 
     Args:
       pilot: scores of both hypotheses.
       size: number of thresholds for each tail of each hypothesis.
 
     Returns:
-      f64[k], increasing, k <= 4 size + 8; a few lie beyond the extremes of the pilot.
+      f64[k], increasing, k <= 6 size + 8; a few lie beyond the extremes of the pilot.
     """
     tails = 0.5 * np.geomspace(1.0, 1.0 / max(pilot.h0.size, pilot.h1.size), size)
-    levels = np.concatenate([tails, 1 - tails])
+    levels = np.concatenate([tails, 1 - tails, np.linspace(0, 1, size + 2)[1:-1]])
     inner = np.concatenate([np.quantile(pilot.h0, levels), np.quantile(pilot.h1, levels)])
     low, high = inner.min(), inner.max()
     outer = (high - low) * np.arange(1, 5) / 16
@@ -68,6 +69,56 @@ def tradeoff(counts: Counts, confidence: float = 0.95) -> Tradeoff:
         fnr_lower=clopper_pearson_lower(*h1, share),
         fnr_upper=clopper_pearson_upper(*h1, share),
     )
+
+
+def roc_band(curve: Tradeoff, fpr) -> tuple[np.ndarray, np.ndarray]:
+    """Limits for the true positive rate at any false positive rate, between the thresholds as well.
+
+    Args:
+      curve: from `tradeoff`.
+      fpr: f64[k] in [0, 1].
+
+    Returns:
+      (lower, upper), f64[k].
+
+    Guarantee:
+      The ROC curve rises. Where the true rates of some threshold are at most fpr_upper and at least tpr_lower, the
+      curve is at least tpr_lower from fpr_upper on, and likewise above; so with the confidence of `curve` the whole
+      ROC curve of the score lies in the band.
+    """
+    fpr = np.asarray(fpr, np.float64)[:, None]
+    lower = np.where(curve.fpr_upper <= fpr, 1 - curve.fnr_upper, 0.0).max(axis=1)
+    upper = np.where(curve.fpr_lower >= fpr, 1 - curve.fnr_lower, 1.0).min(axis=1)
+    return lower, upper
+
+
+def privacy_curve(counts: Counts, deltas, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Certified epsilon at every delta at once, from all thresholds of `counts`.
+
+    Thresholds in the upper half of the grid give the larger share of their failure probability to the false
+    positives, the others to the false negatives; the grid was fixed before these trials, and so is this rule.
+
+    Args:
+      counts: errors at thresholds fixed before these trials.
+      deltas: f64[k] in [0, 1).
+      confidence: in (0, 1).
+
+    Returns:
+      (epsilon, ceiling), f64[k]: the bound, and what no errors at all would have given.
+
+    Guarantee:
+      P(the curve exceeds the true privacy curve anywhere) <= 1 - confidence.
+    """
+    size = counts.thresholds.size
+    share = (1 - confidence) / size
+    trials, deltas = (counts.trials_h0, counts.trials_h1), np.asarray(deltas, np.float64)
+    best = np.zeros(deltas.shape)
+    for rare, half in (("fnr", slice(0, size // 2)), ("fpr", slice(size // 2, size))):
+        errors = (counts.errors_h0[half, None], counts.errors_h1[half, None])
+        for direction in ("forward", "reverse"):
+            bounds = epsilon_clopper_pearson(*errors, trials, deltas, share, direction, rare)
+            best = np.maximum(best, bounds.max(axis=0, initial=0.0))
+    return best, epsilon_clopper_pearson(0, 0, trials, deltas, share)
 
 
 def area_under_roc(curve: Tradeoff) -> float:
