@@ -97,11 +97,17 @@ def reveal(program: Program, params: Params, ticket: Ticket) -> tuple[Any, Any]:
 
 
 def _fold(program, params, ticket, state, seats):
-    def add(index, state):
-        update = program.draws.update(params.pool, ticket, seats[index])
-        return program.aggregator.add(params.aggregator, state, ticket, seats[index], update)
+    # The next seat travels in the carry. Read where it is used, `seats[index]` would be fused into the update and
+    # repeated for every element of it, which keeps XLA:CPU from vectorising (three times slower).
+    last = seats.shape[0] - 1
 
-    return jax.lax.fori_loop(0, seats.shape[0], add, state)
+    def add(index, carry):
+        state, seat = carry
+        update = program.draws.update(params.pool, ticket, seat)
+        state = program.aggregator.add(params.aggregator, state, ticket, seat, update)
+        return state, seats[jnp.minimum(index + 1, last)]
+
+    return jax.lax.fori_loop(0, seats.shape[0], add, (state, seats[0]))[0]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from .types import LinearTest
 
 # Enough for both tails of a fit, little beside a certifying run.
 _PILOT_SHARE, _PILOT_RANGE = 0.05, (1000, 20_000)
-_MICRO_BATCHES = 4
+# Trials that one device computes between two looks of the host.
+_LAUNCH = 32_768
 
 Progress = Callable[[int], None]
 
@@ -139,11 +140,6 @@ def _certify_off_span(table, prepared, verdict, recipe):
     return tuple(certify(plan, counts, delta, recipe.confidence) for delta in recipe.deltas)
 
 
-def micro_batch(dim: int) -> int:
-    """Trials computed together: a power of two that keeps a whole batch of updates in cache."""
-    return int(2 ** np.clip(np.floor(np.log2(2**19 / dim)), 4, 13))
-
-
 class _Table:
     """Where games are played: devices, seed and progress of one run."""
 
@@ -166,8 +162,8 @@ class _Table:
         return total
 
     def _blocks(self, game: Game, stream: str, trials: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        width = micro_batch(game.program.dim)
-        batches = self.mesh.size * _MICRO_BATCHES
+        width = game.program.draws.width(game.params.pool)
+        batches = self.mesh.size * max(1, _LAUNCH // width)
         step = width * batches
         advance = self.progress(stream, trials)
 

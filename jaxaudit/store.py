@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .bounds import Counts, Event, Plan
+from .populations.files import read_arrays
 
 SCHEMA = 1
 
@@ -115,7 +115,7 @@ def read(folder: str | Path) -> Run:
             stream=plan["stream"],
         ),
         counts=read_counts(folder / "counts.npz"),
-        spectrum=_arrays(folder / "spectrum.npz"),
+        spectrum=read_arrays(folder / "spectrum.npz"),
     )
 
 
@@ -125,7 +125,7 @@ def read_counts(path: str | Path) -> Counts:
     Raises:
       ValueError: in one line, where the file holds something else.
     """
-    arrays = _arrays(path)
+    arrays = read_arrays(path)
     try:
         return Counts(
             thresholds=arrays["thresholds"],
@@ -138,14 +138,6 @@ def read_counts(path: str | Path) -> Counts:
         )
     except KeyError as error:
         raise ValueError(f"{path}: holds no counts (array {error} is missing)") from error
-
-
-def _arrays(path):
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: cannot be read as .npz ({error})") from error
 
 
 def _sha256(path):

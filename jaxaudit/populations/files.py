@@ -31,7 +31,8 @@ def read_arrays(path: str | Path) -> Mapping[str, np.ndarray]:
         if path.suffix == ".npy":
             return {"updates": np.load(path, mmap_mode="r", allow_pickle=False)}
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
+            # NumPy leaves the file open when it cannot read it; opened here, it is closed here.
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
         with safe_open(path, framework="numpy") as tensors:
             return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 - not a mapping

@@ -31,6 +31,10 @@ class PoolParams(NamedTuple):
 class PoolDraws:
     """Independent uniform draws, one word of the ticket a seat. A seat's occupant is a row number."""
 
+    def width(self, params: PoolParams) -> int:
+        """A batch of running sums that stays in the second-level cache: 8,192 scalars, 256 updates of 650 numbers."""
+        return int(np.clip(2 ** (18 - (params.rows.shape[1] - 1).bit_length()), 16, 8192))
+
     def others(self, params: PoolParams, ticket: Ticket) -> jax.Array:
         """Rows of the other clients: i32[1, seats]."""
         word = words(ticket, 0, params.size.shape[0])

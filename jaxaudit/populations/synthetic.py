@@ -40,6 +40,10 @@ class FreshDraws:
     noise_terms: int
     freedom: int
 
+    def width(self, params: FreshParams) -> int:
+        """A batch of fresh vectors that stays in the first-level cache through all the steps of their generation."""
+        return int(np.clip(2.0 ** (11 - (params.scale.shape[0] - 1).bit_length()), 1, 1024))
+
     def others(self, params: FreshParams, ticket: Ticket) -> jax.Array:
         """Seats of the other clients: i32[1, noise_terms]."""
         del params, ticket
@@ -53,12 +57,12 @@ class FreshDraws:
     def update(self, params: FreshParams, ticket: Ticket, seat) -> jax.Array:
         """The seat's vector, f32[dim], or its product with the weights, f32[1]."""
         dim = params.scale.shape[0]
-        candidate = params.candidates.at[jnp.maximum(seat - self.noise_terms, 0)].get(mode="clip")
+        candidate = jnp.where(seat == self.noise_terms, params.candidates[0], params.candidates[1])
         fresh = params.scale * self._standard(ticket, seat, dim)
         vector = jnp.where(seat < self.noise_terms, fresh, candidate)
         if params.weights is None:
             return vector
-        return (jnp.dot(vector, params.weights, precision="highest") - params.share)[None]
+        return (jnp.sum(vector * params.weights) - params.share)[None]
 
     def _standard(self, ticket, seat, dim):
         even = dim + dim % 2
@@ -69,7 +73,7 @@ class FreshDraws:
             return (word.astype(jnp.float32) + jnp.float32(0.5)) * jnp.float32(2**-31) - jnp.float32(1)
         normal = normals(ticket, first, dim)
         if self.law == "sphere":
-            return normal / jnp.linalg.norm(normal)
+            return normal * jax.lax.rsqrt(jnp.sum(normal * normal))
         if self.law == "student_t":
             chi = normals(ticket, first + jnp.uint32(even), self.freedom)
             return normal / jnp.sqrt(jnp.mean(chi * chi))

@@ -1,0 +1,112 @@
+"""The likelihood-ratio test is the quadratic form, knows what it should, and no more."""
+
+import numpy as np
+import pytest
+
+import jaxaudit as ja
+from jaxaudit.types import Moments, Pair, Server
+
+RNG = np.random.default_rng(0)
+
+
+def quadratic_scores(totals, mean, covariance, h0, h1):
+    """Log-likelihood ratio of N(mean + h1, covariance) against N(mean + h0, covariance), as the formula reads."""
+
+    def log_density(centre):
+        residual = totals - centre
+        return -0.5 * np.einsum("ij,ij->i", residual, np.linalg.solve(covariance, residual.T).T)
+
+    return log_density(mean + h1) - log_density(mean + h0)
+
+
+@pytest.mark.parametrize("dim", [650, 2000])
+def test_projected_scalar_equals_the_quadratic_form(dim):
+    """Sums of projected updates against two d × d forms per trial: equal to 1e-8, and equal counts everywhere."""
+    updates = RNG.standard_normal((300, dim)) * np.geomspace(1, 0.03, dim)
+    mean, covariance = 30 * updates.mean(0), 30 * np.cov(updates.T, bias=True) + 1e-2 * np.eye(dim)
+    h0, h1 = (0.3 * RNG.standard_normal(dim) * np.geomspace(1, 0.03, dim) for _ in range(2))
+    pair = Pair(h0.astype(np.float32), h1.astype(np.float32), "replace", "test")
+    test = ja.GaussianLRT(ridge=1e-12).calibrate(Server(pair, 30, "all"), Moments(mean, covariance, 300, dim, 0.0))
+    draws = RNG.integers(0, 300, (2000, 30))
+    h0, h1 = pair.h0.astype(np.float64), pair.h1.astype(np.float64)
+    for sent in (h0, h1):
+        whole = quadratic_scores(updates[draws].sum(1) + sent, mean, covariance, h0, h1)
+        scalars = updates @ test.weights
+        short = scalars[draws].sum(1) + sent @ test.weights - test.offset
+        scale = np.abs(whole).max()
+        np.testing.assert_allclose(short, whole, rtol=0, atol=1e-8 * scale)
+        thresholds = np.linspace(whole.min(), whole.max(), 1001)
+        np.testing.assert_array_equal(
+            np.searchsorted(np.sort(short), thresholds[1:-1]), np.searchsorted(np.sort(whole), thresholds[1:-1])
+        )
+
+
+def test_white_noise_gives_the_matched_filter():
+    pair = Pair(np.zeros(3, np.float32), np.array([1, 2, 2], np.float32), "replace", "test")
+    test = ja.GaussianLRT(ridge=1e-12).calibrate(
+        Server(pair, 1, "all"), Moments(np.ones(3), 4 * np.eye(3), 10, 3, 0.0)
+    )
+    np.testing.assert_allclose(test.weights, [0.25, 0.5, 0.5])
+    assert test.offset == pytest.approx(0.25 * 1.5 + 0.5 * 2 + 0.5 * 2)
+
+
+def test_noise_without_variance_is_refused():
+    pair = Pair(np.zeros(3, np.float32), np.ones(3, np.float32), "replace", "test")
+    with pytest.raises(ValueError, match="fit pool has no variance"):
+        ja.GaussianLRT().calibrate(Server(pair, 1, "all"), Moments(np.zeros(3), np.zeros((3, 3)), 10, 3, 0.0))
+
+
+def audit_of(updates, tmp_path, clients=41, knows="fit_pool", pair="random", ridge=1e-6):
+    np.save(tmp_path / "u.npy", updates.astype(np.float32))
+    return ja.Audit(
+        population=ja.Arrays(path=str(tmp_path / "u.npy"), clients=clients, pair=pair),
+        aggregator=ja.SecureSum(),
+        attack=ja.GaussianLRT(ridge=ridge),
+        server_knows=knows,
+    )
+
+
+def on_sphere(size, dim):
+    vectors = np.random.default_rng(size).standard_normal((size, dim))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("ratio", [1.5, 3, 8, 20])
+def test_only_a_server_that_knows_the_pool_sees_it_inflated(tmp_path, ratio):
+    """A finite pool is its own mechanism: fitted on the audited pool, Δ is 1/√(1 - d/P) too large (claims.md 1)."""
+    dim = 40
+    size = round(2 * ratio * dim) + 2
+    pair = np.zeros(dim)
+    pair[0] = 1
+    np.savez(tmp_path / "pair.npz", h0=-pair, h1=pair)
+    truth = ja.bounds.sphere_distance(dim, 40)
+    distance = {
+        knows: audit_of(on_sphere(size, dim), tmp_path, knows=knows, pair=str(tmp_path / "pair.npz"))
+        .prepare(0)
+        .distance
+        for knows in ("fit_pool", "certify_pool")
+    }
+    inflated = truth / np.sqrt(1 - 1 / ratio)
+    # One pool of P vectors: the squared inflation has relative spread about √(2 / (P - d)), 3 standard deviations of
+    # the smallest pool (20 degrees of freedom) are allowed in Δ; the pools are fixed by their size.
+    spread = 1.5 * np.sqrt(2 / (ratio * dim - dim))
+    assert distance["certify_pool"] == pytest.approx(inflated, rel=spread)
+    assert distance["fit_pool"] < min(truth * (1 + 0.5 * spread), distance["certify_pool"])
+
+
+def test_leakage_falls_with_clients_and_the_worst_pair_is_worst(tmp_path):
+    updates = on_sphere(1000, 10)
+    by_clients = [audit_of(updates, tmp_path, clients=n).prepare(0).distance for n in (11, 41, 161)]
+    assert by_clients[0] > by_clients[1] > by_clients[2]
+    by_pair = {pair: audit_of(updates, tmp_path, pair=pair).prepare(0).distance for pair in ("random", "worst")}
+    assert by_pair["worst"] > by_pair["random"]
+
+
+@pytest.mark.parametrize("shrinkage", ["ridge", "ledoit_wolf", "oas"])
+def test_every_shrinkage_finds_most_of_a_well_sampled_distance(tmp_path, shrinkage):
+    audit = audit_of(on_sphere(4000, 10), tmp_path)
+    exact = audit.prepare(0).distance
+    shrunk = ja.Audit(
+        population=audit.population, aggregator=audit.aggregator, attack=ja.GaussianLRT(shrinkage=shrinkage)
+    )
+    assert shrunk.prepare(0).distance == pytest.approx(exact, rel=0.01)

@@ -1,0 +1,599 @@
+"""The command line: what it writes, what it prints, and that every bad input is refused in one line."""
+
+import gc
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from jaxaudit import bounds, config, datasets, plots, runner
+from jaxaudit.__main__ import main
+
+SMALL = ("--set=population.clients=8", "--set=population.variants=16", "--set=population.rounds=1", "--trials=2000")
+FIGURES = {f"{name}{suffix}" for name in ("roc", "tradeoff", "privacy", "spectrum") for suffix in (".png", ".pdf")}
+# Nothing to train, for what does not depend on the population.
+LAW = ("--set=population.kind=synthetic", "--set=population.dim=12", "--set=population.clients=8", "--trials=2000")
+SHIFT = 1.0
+ERRORS = {
+    "thresholds": np.array([0.5]),
+    "errors_h0": np.array([40]),
+    "errors_h1": np.array([300]),
+    "trials_h0": 2000,
+    "trials_h1": 3000,
+    "stream": "elsewhere",
+    "nested": False,
+}
+
+
+def ask(*arguments):
+    """The command line in this process: exit code, stdout and stderr."""
+    out, err = StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["jaxaudit", *map(str, arguments)])
+        try:
+            code = main()
+        except SystemExit as exit_:
+            code = exit_.code
+    return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue(), words=" ".join(out.getvalue().split()))
+
+
+def epsilon(answer):
+    """The certified value of a table with one row."""
+    assert answer.code == 0, answer.err
+    (value,) = re.findall(r"≥ (\d+\.\d{3})", answer.out)
+    return float(value)
+
+
+def contents(folder=Path()):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.fixture(autouse=True)
+def desk(tmp_path, monkeypatch):
+    """Where the user stands: an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A small audit, asked for once: its folder, and what was said."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    answer = ask("run", *SMALL, "--out", folder)
+    assert answer.code == 0, answer.err
+    return SimpleNamespace(folder=folder, answer=answer)
+
+
+@pytest.fixture(scope="module")
+def summary(finished):
+    return json.loads((finished.folder / "summary.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def again(finished, desk, monkeypatch):
+    """A copy of the finished run, on a machine that refuses to run another."""
+
+    def refuse(*_, **__):
+        raise AssertionError("a finished run was computed again")
+
+    monkeypatch.setattr(runner, "run_recipe", refuse)
+    return Path(shutil.copytree(finished.folder, desk / "small"))
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory):
+    """Files of Gaussian scores at a known distance: independent, and paired in two ways."""
+    folder = tmp_path_factory.mktemp("scores")
+    rng = np.random.default_rng(5)
+    h0, fresh = rng.standard_normal((2, 20_000))
+    h0 = h0.astype(np.float32).astype(np.float64)
+    np.savez(folder / "independent.npz", h0=h0, h1=fresh + SHIFT)
+    np.savez(folder / "unequal.npz", h0=h0[:12_000], h1=fresh + SHIFT)
+    np.savez(folder / "shifted.npz", h0=h0, h1=h0 + SHIFT)
+    np.savez(folder / "spread.npz", h0=h0, h1=h0 + SHIFT * rng.uniform(0.5, 1.5, h0.size))
+    np.savez(folder / "far_spread.npz", h0=h0 + 1e6, h1=h0 + 1e6 + SHIFT * rng.uniform(0.5, 1.5, h0.size))
+    np.savez(folder / "apart.npz", h0=h0, h1=h0 + 100)
+    save_file({"h0": h0, "h1": fresh + SHIFT}, folder / "independent.safetensors")
+    np.savez(folder / "counts.npz", **ERRORS)
+    return folder
+
+
+# run
+
+
+def test_a_run_succeeds(finished):
+    assert finished.answer.code == 0
+
+
+def test_a_run_into_a_pipe_is_silent_on_stderr(finished):
+    assert finished.answer.err == ""
+
+
+def test_a_run_writes_exactly_its_files(finished):
+    written = {path.name for path in finished.folder.parent.rglob("*") if path.is_file()}
+    assert written == {"recipe.toml", "summary.json", "counts.npz", "spectrum.npz"} | FIGURES
+
+
+def test_a_run_leaves_nothing_beside_its_folder(finished):
+    assert list(finished.folder.parent.iterdir()) == [finished.folder]
+
+
+@pytest.mark.parametrize("suffix, magic", [(".png", b"\x89PNG\r\n\x1a\n"), (".pdf", b"%PDF-")])
+def test_figures_are_what_their_names_say(finished, suffix, magic):
+    heads = [path.read_bytes()[: len(magic)] for path in finished.folder.glob(f"*{suffix}")]
+    assert heads == [magic] * 4
+
+
+def test_a_run_prints_what_must_be_said(finished, summary):
+    for name in ("statement", "verdict", "real", "simulated", "server_knows"):
+        assert summary[name] in finished.answer.words
+
+
+def test_a_run_prints_every_certified_bound(finished, summary):
+    printed = [float(value) for value in re.findall(r"≥ (\d+\.\d{3})", finished.answer.out)]
+    rows = summary["bounds"] + summary["off_span"]
+    np.testing.assert_allclose(printed, [row["epsilon_lower"] for row in rows], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "part, keys",
+    [
+        ((), {"schema", "recipe", "digest", "seed", "trials", "confidence", "design", "adjacency", "statement"}),
+        ((), {"verdict", "auc", "metrics", "pool", "bounds", "timing", "provenance"}),
+        (("pool",), {"updates", "clients", "replacement"}),
+        (("bounds", 0), {"delta", "epsilon_lower", "epsilon_ceiling", "epsilon_predicted", "epsilon_upper"}),
+        (("bounds", 0), {"method", "kind", "threshold", "direction", "fpr", "fnr", "errors_h0", "errors_h1"}),
+        (("timing",), {"prepare_s", "compile_s", "trials_s", "trials_per_s"}),
+        (("provenance",), {"jaxaudit", "jax", "device", "git", "data_sha256", "flags"}),
+    ],
+    ids=str,
+)
+def test_the_summary_holds_what_tools_rely_on(summary, part, keys):
+    for key in part:
+        summary = summary[key]
+    assert keys - set(summary) == set()
+
+
+def test_the_summary_is_strict_json(finished):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    json.loads((finished.folder / "summary.json").read_bytes(), parse_constant=refuse)
+
+
+def test_the_summary_is_of_schema_1(summary):
+    assert summary["schema"] == 1
+
+
+def test_the_verdict_counts_the_updates_of_the_pool(summary):
+    (counted,) = re.findall(r"([\d,]+) record", summary["verdict"])
+    assert counted == f"{summary['pool']['updates']:,}"
+
+
+def test_a_span_that_grows_with_every_recording_is_undetermined(summary):
+    # claims.md, section 2: rank P - K, for the P updates of K clients whose means are taken off.
+    (rank,) = re.findall(r"rank (\d+)", summary["verdict"])
+    assert int(rank) == summary["pool"]["updates"] - summary["pool"]["clients"]
+    assert summary["verdict_kind"] == "undetermined"
+
+
+def test_the_stored_recipe_is_the_one_that_was_asked_for(finished, summary):
+    asked = dict(config.parse_override(text.removeprefix("--set=").removeprefix("--")) for text in SMALL)
+    stored = config.load(str(finished.folder / "recipe.toml"))
+    assert stored == config.load("membership", asked) == config.from_mapping(summary["recipe"])
+
+
+def test_asking_again_prints_the_same_without_computing(finished, again):
+    answer = ask("run", *SMALL, "--out", again)
+    assert answer.code == 0
+    assert answer.out == finished.answer.out.replace(str(finished.folder), str(again))
+
+
+def test_a_run_folder_is_named_after_recipe_and_digest(again, summary):
+    shutil.copytree(again, f"runs/membership-{summary['digest']}")
+    assert ask("run", *SMALL).code == 0
+
+
+def test_a_stored_recipe_is_a_recipe(again):
+    assert ask("run", again / "recipe.toml", "--out", again).code == 0
+
+
+@pytest.mark.parametrize("other", ["--trials=3000", "--delta=1e-3", "--confidence=0.9"])
+def test_going_on_after_a_look_is_refused(again, other):
+    answer = ask("run", *SMALL, other, "--out", again)
+    assert (answer.code, answer.out) == (2, "")
+    assert "voids the confidence" in answer.err and "--seed" in answer.err and "jaxaudit bound" in answer.err
+
+
+@pytest.mark.parametrize("other", ["--seed=1", "--set=attack.ridge=0.5"])
+def test_the_folder_of_another_run_is_refused(again, other):
+    before = contents()
+    answer = ask("run", *SMALL, other, "--out", again)
+    assert (answer.code, answer.err) == (2, f"jaxaudit: {again} holds another run; choose another --out\n")
+    assert contents() == before
+
+
+@pytest.mark.parametrize("what", ["counts.npz", "recipe.toml"])
+def test_a_damaged_run_is_not_printed_again(again, what):
+    (again / what).write_bytes((again / what).read_bytes()[:-1])
+    answer = ask("run", *SMALL, "--out", again)
+    assert (answer.code, answer.out) == (2, "") and what in answer.err
+
+
+def test_an_interrupted_run_leaves_nothing_behind(desk, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run_recipe", interrupt)
+    answer = ask("run", *SMALL)
+    assert (answer.code, answer.out) == (130, "")
+    assert "interrupted; nothing was written" in answer.err and contents() == {}
+
+
+def test_an_interruption_while_drawing_leaves_nothing_behind(desk, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plots, "noise_spectrum", interrupt)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, path: Path(path).touch())
+    answer = ask("run", *LAW, "--out", "law")
+    assert answer.code == 130 and contents() == {}
+
+
+# report
+
+
+def test_report_draws_deleted_figures_again(again):
+    for name in FIGURES:
+        (again / name).unlink()
+    before = contents(again)
+    assert ask("report", again).code == 0
+    after = contents(again)
+    assert {path.name for path in after if after[path] != before.get(path)} == FIGURES
+
+
+def test_report_prints_what_the_run_printed(finished, again, monkeypatch):
+    monkeypatch.setattr(plots, "draw", lambda run, folder: None)
+    assert ask("report", again).out == finished.answer.out.replace(str(finished.folder), str(again))
+
+
+# bound
+
+
+@pytest.mark.parametrize("name", ["independent", "shifted", "spread"])
+def test_a_bound_on_scores_is_positive_and_below_the_truth(scores, name):
+    # One seed; the bound exceeds the truth in at most 5 % of samples. A spread shift tells no more than the constant.
+    assert 0 < epsilon(ask("bound", scores / f"{name}.npz")) <= bounds.gaussian_epsilon(1e-3, SHIFT)
+
+
+@pytest.mark.parametrize(
+    "name, options, method",
+    [
+        ("independent", (), "union"),
+        ("shifted", (), "union"),
+        ("independent", ("--design=independent",), "union"),
+        ("independent", ("--design=paired",), "union"),
+        ("spread", ("--design=paired",), "union"),
+        ("far_spread", ("--design=paired",), "union"),
+        ("shifted", ("--design=paired",), "paired conditional"),
+        ("shifted", ("--design=paired", "--method=union"), "union"),
+        ("shifted", ("--design=paired", "--method=pc-cp"), "paired conditional"),
+    ],
+)
+def test_the_certificate_is_the_best_that_is_sound(scores, name, options, method):
+    assert f"({method}" in ask("bound", scores / f"{name}.npz", *options).words
+
+
+def test_a_declared_pairing_certifies_more(scores):
+    undeclared, paired = (epsilon(ask("bound", scores / "shifted.npz", *more)) for more in ((), ("--design=paired",)))
+    assert undeclared < paired <= bounds.gaussian_epsilon(1e-3, SHIFT)
+
+
+@pytest.mark.parametrize("name, options", [("shifted", ()), ("spread", ("--design=paired",))])
+def test_a_paired_certificate_without_its_design_is_refused(scores, name, options):
+    answer = ask("bound", scores / f"{name}.npz", "--method=pc-cp", *options)
+    assert answer.code == 2 and "pc-cp needs --design paired" in answer.err and "--method union" in answer.err
+
+
+@pytest.mark.parametrize("names, value", [(["h0"], np.nan), (["h1"], np.nan), (["h0", "h1"], np.inf)])
+@pytest.mark.parametrize("design", ["paired", "independent"])
+def test_a_score_that_is_no_number_is_refused_by_its_index(scores, names, value, design):
+    with np.load(scores / "shifted.npz") as archive:
+        arrays = dict(archive)
+    for name in names:
+        arrays[name][17] = value
+    np.savez("mine.npz", **arrays)
+    answer = ask("bound", "mine.npz", f"--design={design}")
+    assert answer.code == 2 and f"{names[0]}[17] is {value}" in answer.err
+
+
+@pytest.mark.parametrize("scale, offset", [(2.0**-200, 0.0), (2.0**900, 0.0), (1.0, 2.0**30)])
+def test_the_unit_of_the_scores_does_not_matter(scores, scale, offset):
+    with np.load(scores / "independent.npz") as archive:
+        np.savez("mine.npz", **{name: archive[name] * scale + offset for name in ("h0", "h1")})
+    known = epsilon(ask("bound", scores / "independent.npz"))
+    assert epsilon(ask("bound", "mine.npz")) == pytest.approx(known, abs=0.1)
+
+
+def test_unequal_lengths_are_certified_undeclared(scores):
+    assert 0 < epsilon(ask("bound", scores / "unequal.npz")) <= bounds.gaussian_epsilon(1e-3, SHIFT)
+
+
+def test_unequal_lengths_are_refused_when_paired(scores):
+    answer = ask("bound", scores / "unequal.npz", "--design=paired")
+    assert answer.code == 2 and "one length, got 12000 and 20000" in answer.err
+
+
+def test_formats_agree(scores):
+    assert epsilon(ask("bound", scores / "independent.safetensors")) == epsilon(
+        ask("bound", scores / "independent.npz")
+    )
+
+
+def test_deltas_of_one_table_hold_together(scores):
+    alone = epsilon(ask("bound", scores / "independent.npz", "--delta=1e-3"))
+    answer = ask("bound", scores / "independent.npz", "--delta=1e-3", "--delta=1e-2", "--delta=1e-1")
+    values = [float(value) for value in re.findall(r"≥ (\d+\.\d{3})", answer.out)]
+    assert len(values) == 3 and values[0] <= alone and values == sorted(values, reverse=True)
+
+
+def test_counts_give_the_union_bound(scores):
+    limits = bounds.clopper_pearson_upper([40, 300], [2000, 3000], [0.8 * 0.05, 0.2 * 0.05])
+    known = np.log((1 - 1e-3 - limits[1]) / limits[0])
+    assert epsilon(ask("bound", scores / "counts.npz")) == pytest.approx(known, abs=1e-3)
+
+
+def test_rates_are_errors_by_their_own_trials(scores):
+    (row,) = (line.split() for line in ask("bound", scores / "counts.npz").out.splitlines() if "≥" in line)
+    assert row[-5:] == ["0.02", "0.1", "40", "+", "300"]
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_bound_agrees_with_the_table_of_its_run(finished, summary, index):
+    row = summary["bounds"][index]
+    value = epsilon(ask("bound", finished.folder, f"--delta={row['delta']!r}"))
+    assert value == pytest.approx(row["epsilon_lower"], abs=1e-3)
+
+
+def test_a_file_of_counts_of_a_run_is_certified(finished, summary):
+    value = epsilon(ask("bound", finished.folder / "counts.npz"))
+    assert 0 < value < summary["bounds"][1]["epsilon_lower"]
+
+
+def test_bound_explains_its_stars(scores):
+    answer = ask("bound", scores / "apart.npz")
+    assert re.search(r"\d\*", answer.out) and "* At its ceiling" in answer.out
+
+
+def test_bound_writes_nothing(scores, desk):
+    ask("bound", scores / "independent.npz")
+    assert contents() == {}
+
+
+@pytest.mark.parametrize("name", ["mine[red].npz", "mine :x:.npz", "[/mine].npz"])
+def test_file_names_are_printed_as_they_are(scores, name):
+    Path(name).parent.mkdir(exist_ok=True)
+    shutil.copy(scores / "counts.npz", name)
+    assert name in ask("bound", name).out
+
+
+# list, doctor, help
+
+
+@pytest.mark.parametrize(
+    "names",
+    [config.built_in(), datasets.names(), *(list(config.kinds(p)) for p in ("population", "aggregator", "attack"))],
+    ids=["recipes", "datasets", "populations", "aggregators", "attacks"],
+)
+def test_list_names_every_part(names):
+    answer = ask("list")
+    assert answer.code == 0 and set(names) <= set(re.findall(r"\w+", answer.out))
+
+
+def test_doctor_finds_nothing_bad():
+    answer = ask("doctor")
+    assert answer.code == 0 and answer.out.count("ok ") > 10 and "BAD" not in answer.out
+
+
+def test_doctor_fails_where_a_check_fails(monkeypatch):
+    monkeypatch.setattr("jaxaudit.doctor.examine", lambda: iter([("sums", "409.7", False), ("devices", "1", True)]))
+    answer = ask("doctor")
+    assert answer.code == 1 and answer.out.count("BAD") == 1
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",), ("run", "-h"), ("bound", "-h"), ("report", "-h")])
+def test_help_is_no_error(arguments):
+    answer = ask(*arguments)
+    assert (answer.code, answer.err) == (0, "") and answer.out.startswith("Usage: ")
+
+
+def test_help_does_not_import_jax():
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "jaxaudit", "--help"], capture_output=True, text=True, check=True
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.stdout.startswith("Usage: ") and "jaxaudit.cli" in imported and "jax" not in imported
+
+
+@pytest.mark.parametrize("modules", ["jaxaudit, jaxaudit.cli", "jaxaudit.bounds"])
+def test_light_modules_do_not_import_jax(modules):
+    probe = f"import sys, {modules}; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
+
+
+def test_a_process_exits_with_the_code_of_its_error():
+    done = subprocess.run([sys.executable, "-m", "jaxaudit", "audit"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "jaxaudit: No such command 'audit'.\n")
+
+
+# Bad input: exit code 2, one line on stderr, nothing on stdout, nothing written
+
+
+def bad_files():
+    """Files that no command accepts as they are."""
+    h = np.arange(200.0)
+    np.savez("good.npz", h0=h, h1=h + 1)
+    np.savez("one.npz", h0=h)
+    np.savez("few.npz", h0=h[:99], h1=h)
+    np.savez("matrix.npz", h0=h[None], h1=h[None])
+    np.savez("words.npz", h0=h.astype(str), h1=h)
+    np.savez("complex.npz", h0=h * 1j, h1=h)
+    np.savez("objects.npz", h0=h.astype(object), h1=h)
+    np.savez("updates.npz", updates=np.eye(30))
+    np.savez("wide.npz", updates=np.eye(30) * 1e300)
+    np.savez("empty.npz", updates=np.zeros((30, 0)))
+    np.savez("gap.npz", updates=np.full((30, 2), np.nan))
+    np.savez("owners.npz", updates=np.eye(30), client=np.arange(3))
+    np.savez("pair.npz", h0=np.ones(3), h1=np.zeros(3))
+    np.savez("two_trials.npz", **ERRORS | {"trials_h0": np.array([1, 2])})
+    np.savez(
+        "no_counts.npz", **ERRORS | {name: ERRORS[name][:0] for name in ("thresholds", "errors_h0", "errors_h1")}
+    )
+    Path("text.npz").write_text("h0,h1\n1,2\n")
+    Path("nothing.npz").touch()
+    Path("text.safetensors").write_text("h0,h1\n1,2\n")
+    with zipfile.ZipFile("archive.npz", "w") as archive:
+        archive.writestr("h0", "no array")
+        archive.writestr("h1", "no array")
+    np.savez_compressed("flipped.npz", h0=h, h1=h + 1)
+    data = bytearray(Path("flipped.npz").read_bytes())
+    data[60:100] = bytes(40)
+    Path("flipped.npz").write_bytes(data)
+    Path("halved.npz").write_bytes(Path("good.npz").read_bytes()[:1500])
+    Path("arrays.toml").write_text('[population]\nkind = "arrays"\npath = "updates.npz"\nclients = 8\n')
+    Path("table.toml").write_text("population = 3\n")
+    Path("syntax.toml").write_text("trials = = 3\n")
+    Path("latin.toml").write_bytes(b"# caf\xe9\n")
+    Path("used").mkdir()
+    Path("used", "notes.txt").write_text("mine")
+    Path("foreign").mkdir()
+    Path("foreign", "summary.json").write_text("{}")
+
+
+BAD = """
+run membershop
+run absent.toml
+run syntax.toml
+run latin.toml
+run table.toml
+run table.toml --set population.clients=8
+run one two
+run --trials many
+run --trials 999
+run --trials 5000000000
+run --seed -1
+run --seed 4294967296
+run --delta 1
+run --delta nan
+run --confidence 1
+run --confidence nan
+run --set
+run --set population.clients
+run --set =8
+run --set population.client=8
+run --set population.clients=8.0
+run --set population.clients=1
+run --set population.learning_rate=inf
+run --set population.pair=nearest
+run --set population.kind=federate
+run --set population.kind={a=1}
+run --set population=3 --set population.clients=8
+run --set attack.kind=absent_module.Attack
+run --set attack.kind=.relative.Attack
+run --set attack.kind=jaxaudit.SecureSum
+run --set aggregator.kind=jaxaudit.GaussianLRT
+run --set deltas=0.001
+run --set server_knows=everything
+run --set cohort.clients=8
+run --set population.clients=8 --set population.batch_size=1000
+run --set population.clients=100000
+run --out used
+run --out good.npz
+run --out good.npz/run
+run --out .
+run --out foreign
+run --set population.kind=arrays
+run arrays.toml --set population.path=absent.npz
+run arrays.toml --set population.path=text.csv
+run arrays.toml --set population.path=wide.npz
+run arrays.toml --set population.path=empty.npz
+run arrays.toml --set population.path=gap.npz
+run arrays.toml --set population.path=owners.npz
+run arrays.toml --set population.path=one.npz
+run arrays.toml --set population.pair=absent.npz
+run arrays.toml --set population.pair=pair.npz
+run arrays.toml --set population.clients=40
+bound
+bound absent.npz
+bound text.csv
+bound used
+bound foreign
+bound one.npz
+bound few.npz
+bound matrix.npz
+bound words.npz
+bound complex.npz
+bound objects.npz
+bound text.npz
+bound nothing.npz
+bound flipped.npz
+bound archive.npz
+bound text.safetensors
+bound two_trials.npz
+bound no_counts.npz
+bound good.npz --delta 1
+bound good.npz --delta nan
+bound good.npz --delta -0.1
+bound good.npz --confidence 0
+bound good.npz --confidence nan
+bound good.npz --seed -1
+bound good.npz --design coupled
+bound good.npz --method exact
+bound good.npz --method pc-cp --design independent
+report
+report absent
+report used
+report foreign
+report good.npz
+audit
+run --fast
+""".strip().splitlines()
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_bad_input_is_refused_in_one_line_and_writes_nothing(line):
+    bad_files()
+    before = contents()
+    answer = ask(*line.split())
+    assert (answer.code, answer.out) == (2, "")
+    assert re.fullmatch(r"jaxaudit: [^\n]+\n", answer.err)
+    assert contents() == before
+
+
+def test_a_truncated_archive_is_refused_and_closed():
+    bad_files()
+    answer = ask("bound", "halved.npz")
+    gc.collect()  # a file left open becomes a ResourceWarning here, which is an error
+    assert answer.code == 2 and "halved.npz: cannot be read" in answer.err
+
+
+@pytest.mark.parametrize("options", [("--design=paired",), ("--method=union",)], ids=str)
+def test_a_stored_design_cannot_be_declared_again(finished, options):
+    answer = ask("bound", finished.folder, *options)
+    assert answer.code == 2 and "leave --design and --method out" in answer.err
+
+
+@pytest.mark.parametrize("options", [("--design=paired",), ("--method=pc-cp",)], ids=str)
+def test_counts_have_no_design_to_declare(scores, options):
+    answer = ask("bound", scores / "counts.npz", *options)
+    assert answer.code == 2 and "--method union" in answer.err

@@ -1,0 +1,149 @@
+"""What every population, aggregator and attack must satisfy, whoever wrote it."""
+
+import inspect
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxaudit as ja
+from jaxaudit import config
+from jaxaudit.audit import reveal
+from jaxaudit.bounds import certify, robust_pilot
+from jaxaudit.random import CERTIFY
+from jaxaudit.runner import play_block
+from jaxaudit.types import Ticket
+
+POPULATIONS = {
+    "federated": lambda pool: ja.Federated(clients=8, variants=16, rounds=1),
+    "several_steps": lambda pool: ja.Federated(clients=8, variants=16, rounds=0, local_steps=3, momentum=0.9),
+    "mlp": lambda pool: ja.Federated(clients=8, variants=4, rounds=0, model="mlp", hidden=4, partition="dirichlet"),
+    "arrays": lambda pool: ja.Arrays(path=str(pool), clients=10),
+    "gaussian": lambda pool: ja.Synthetic(law="gaussian", dim=5, clients=4, spectrum=(1.0, 2.0, 3.0, 4.0, 5.0)),
+    "sphere": lambda pool: ja.Synthetic(law="sphere", dim=5, clients=4),
+    "cube": lambda pool: ja.Synthetic(law="cube", dim=5, clients=4),
+    "student_t": lambda pool: ja.Synthetic(law="student_t", dim=5, clients=4, degrees=3),
+}
+
+
+@pytest.fixture(scope="module", params=POPULATIONS)
+def game(request, pool_file):
+    """A prepared audit of every kind of population."""
+    return ja.Audit(
+        population=POPULATIONS[request.param](pool_file), aggregator=ja.SecureSum(), attack=ja.GaussianLRT()
+    ).prepare(seed=3)
+
+
+def views(game, trials=64):
+    def one(trial):
+        return reveal(game.program, game.params, Ticket(jnp.uint32(0), jnp.uint32(CERTIFY), trial))
+
+    return jax.jit(jax.vmap(one))(jnp.arange(trials, dtype=jnp.uint32))
+
+
+def scores(game, trials=64):
+    mesh = jax.make_mesh((1,), ("trials",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
+    width = game.program.draws.width(game.params.pool)
+    starts = jnp.arange(-(-trials // width), dtype=jnp.uint32) * jnp.uint32(width)
+    both = play_block(game.program, mesh, width, game.params, jnp.uint32(0), jnp.uint32(CERTIFY), starts)
+    return [np.asarray(s, np.float64).reshape(-1)[:trials] for s in both]
+
+
+def test_the_bit_is_no_argument_of_the_others(game):
+    assert "bit" not in inspect.signature(game.fold().program.draws.others).parameters
+
+
+def test_worlds_differ_by_the_candidates_and_nothing_else(game, strict):
+    first, second = views(game.fold())
+    moved = np.asarray(second.total, np.float64) - np.asarray(first.total, np.float64)
+    size = np.abs(first.total).max() + np.abs(second.total).max()
+    np.testing.assert_allclose(moved, np.broadcast_to(game.pair.difference, moved.shape), atol=4e-7 * size)
+    np.testing.assert_array_equal(first.survivors, second.survivors)
+
+
+def test_equal_candidates_give_equal_views(game):
+    twin = replace(game, pair=replace(game.pair, h1=game.pair.h0))
+    for left, right in zip(*views(twin.fold())):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_every_client_is_counted(game):
+    first, _ = views(game.fold())
+    assert np.all(first.survivors == game.server.noise_terms + 1)
+
+
+def test_trials_differ_and_repeat(game):
+    first, again = (views(game.fold())[0].total for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert len(np.unique(np.asarray(first)[:, 0, 0])) > 32
+
+
+def test_projected_scores_equal_those_of_the_whole_sum(game, strict):
+    whole, short = scores(game.fold()), scores(game.project())
+    scale = np.std(whole[0]) + np.abs(whole[1] - whole[0]).max() + 1e-5 * game.distance
+    for left, right in zip(whole, short):
+        np.testing.assert_allclose(left, right, atol=2e-4 * scale)
+
+
+def test_projected_trials_are_nested(game):
+    h0, h1 = scores(game.project(), trials=8192)
+    assert game.project().nested and np.all(h1 >= h0)
+
+
+def test_moments_are_those_of_the_draws(game):
+    """Mean and variance of the projected sum over 8,192 trials against the exact moments."""
+    trials = 8192
+    h0, _ = scores(game.project(), trials)
+    weights, offset = game.knowledge
+    mean = weights @ (game.truth.mean + game.pair.h0.astype(np.float64)) - offset
+    deviation = np.sqrt(weights @ game.truth.covariance @ weights)
+    # Five standard errors for the mean; the variance of heavy-tailed sums varies more, 15 % is over six of them
+    # for the Gaussian and bounded laws. False alarm below 1e-6.
+    assert abs(h0.mean() - mean) < 5 * deviation / np.sqrt(trials) + 1e-5 * abs(mean)
+    assert abs(h0.std() / deviation - 1) < 0.15
+
+
+@pytest.mark.parametrize("part", ["population", "aggregator", "attack"])
+def test_every_part_is_a_tagged_frozen_recipe(part):
+    for kind, cls in config.kinds(part).items():
+        assert cls.kind == kind
+        assert cls.__dataclass_params__.frozen
+        assert cls.__doc__
+
+
+def test_the_attacker_is_blind():
+    for cls in config.kinds("attack").values():
+        assert isinstance(inspect.getattr_static(cls, "score"), staticmethod)
+        assert list(inspect.signature(cls.score).parameters) == ["knowledge", "view"]
+
+
+def test_an_attack_that_reads_another_view_is_refused():
+    class Other(ja.GaussianLRT):
+        reads = tuple
+
+    with pytest.raises(ValueError, match="reads tuple, but aggregator 'secure_sum' reveals SumView"):
+        ja.Audit(population=ja.Synthetic(), aggregator=ja.SecureSum(), attack=Other()).prepare(0)
+
+
+def test_audits_that_differ_only_in_numbers_share_one_compilation():
+    def played(seed, **numbers):
+        population = ja.Federated(clients=8, variants=16, rounds=0, **numbers)
+        audit = ja.Audit(
+            population=population, aggregator=ja.SecureSum(), attack=ja.GaussianLRT(ridge=0.1 * (seed + 1))
+        )
+        scores(audit.prepare(seed).project())
+        return play_block._cache_size()
+
+    before = played(0)
+    assert played(1, learning_rate=0.1, partition="dirichlet", alpha=2.0) == before
+
+
+def test_equal_candidates_certify_nothing(small):
+    prepared = small.prepare(0)
+    twin = replace(prepared, pair=replace(prepared.pair, h1=prepared.pair.h0))
+    h0, h1 = scores(twin.project(), 8192)
+    pilot, fresh = (ja.bounds.Scores(h0[part], h1[part], str(part)) for part in (slice(1000), slice(1000, None)))
+    plan = robust_pilot(pilot, 7192, [1e-3])
+    assert certify(plan, fresh.count(plan.thresholds), 1e-3).epsilon == 0

@@ -1,0 +1,256 @@
+"""What is printed and drawn claims no more than was certified, and says what it is about."""
+
+import json
+from dataclasses import replace
+from io import StringIO
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from rich.console import Console
+
+import jaxaudit as ja
+from jaxaudit import plots, report
+
+CURVES = (plots.roc, plots.tradeoff_curve, plots.privacy)
+ROW = {
+    "delta": 1e-3,
+    "epsilon_lower": 3.25,
+    "epsilon_ceiling": 5.5,
+    "epsilon_predicted": 4.125,
+    "method": "pc-cp",
+    "kind": "certified",
+    "fpr": 0.001,
+    "fnr": 0.25,
+    "errors_h0": 2,
+    "errors_h1": 500,
+    "at_ceiling": False,
+}
+
+
+@pytest.fixture(scope="module")
+def result():
+    """A short audit of a law: eight clients that send points of a sphere."""
+    audit = ja.Audit(population=ja.Synthetic(dim=12, clients=8), aggregator=ja.SecureSum(), attack=ja.GaussianLRT())
+    return ja.run(audit, trials=2000, deltas=[0.0, 1e-2, 1e-3])
+
+
+@pytest.fixture(scope="module")
+def run(result):
+    return report.to_run(result)
+
+
+@pytest.fixture
+def axes():
+    figure, axes = plt.subplots(2, 1)
+    yield axes
+    plt.close(figure)
+
+
+def changed(run, **summary):
+    return replace(run, summary=run.summary | summary)
+
+
+def printed(*what):
+    console = Console(file=StringIO(), width=110)
+    for each in what:
+        console.print(each)
+    return console.file.getvalue()
+
+
+def shown(run):
+    console = Console(file=StringIO(), width=110)
+    report.show(run, console)
+    return " ".join(console.file.getvalue().split())
+
+
+# The table
+
+
+@pytest.mark.parametrize("kind, sign", [("certified", "≥"), ("gaussian", "≈"), ("estimate", "≈"), ("", "≈")])
+def test_only_certified_values_carry_the_sign(kind, sign):
+    text = printed(report.table([ROW | {"kind": kind}], "title"))
+    assert [each for each in "≥≈" if each in text] == [sign]
+    assert f"{sign} 3.250" in text
+
+
+@pytest.mark.parametrize("epsilon, printed_as", [(3.2499, "≥ 3.249"), (0.0006, "≥ 0.000"), (0.0, "≥ 0.000")])
+def test_a_certified_value_is_never_rounded_up(epsilon, printed_as):
+    assert printed_as in printed(report.table([ROW | {"epsilon_lower": epsilon}], "title"))
+
+
+def test_a_row_prints_its_numbers_in_the_order_of_its_columns():
+    (line,) = (line for line in printed(report.table([ROW], "title")).splitlines() if "≥" in line)
+    assert line.split() == ["0.001", "≥", "3.250", "4.125", "5.500", "0.001", "0.25", "2", "+", "500"]
+
+
+@pytest.mark.parametrize("at_ceiling, mark", [(True, "5.500*"), (False, "5.500 ")])
+def test_a_star_stands_at_the_ceiling_and_nowhere_else(at_ceiling, mark):
+    text = printed(report.table([ROW | {"at_ceiling": at_ceiling}], "title"))
+    assert mark in text and ("*" in text) == at_ceiling
+
+
+@pytest.mark.parametrize("rows", ["bounds", "off_span"])
+def test_a_star_is_explained_in_whatever_table_it_stands(run, rows):
+    rest = {"bounds": [ROW], "off_span": []}
+    text = shown(changed(run, **rest | {rows: [ROW | {"at_ceiling": True}]}))
+    assert "5.500*" in text and "* At its ceiling: no error was seen" in text
+
+
+def test_nothing_is_explained_where_no_star_stands(run):
+    assert "At its ceiling" not in shown(changed(run, bounds=[ROW], off_span=[]))
+
+
+def test_a_missing_prediction_is_a_dash():
+    assert "–" in printed(report.table([ROW | {"epsilon_predicted": None}], "title"))
+
+
+@pytest.mark.parametrize("name", ["scores[red].npz", "a[/b].npz", ":warning:.npz"])
+def test_a_title_is_printed_as_it_is(name):
+    assert name in printed(report.table([ROW], name))
+
+
+@pytest.mark.parametrize("confidence, words", [(0.95, "95%"), (0.999, "99.9%"), (0.9995, "99.95%")])
+def test_confidence_is_printed_as_it_is(confidence, words):
+    assert f"with {words} confidence all bounds of the table hold together" in printed(
+        report.method_sentence("union", confidence)
+    ).replace("\n", " ")
+
+
+# What a run says
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Lower bound on ε of: fixed candidates x, x' (antipodal vectors of the law's support) + sum of 7 independent",
+        "; server knows ",
+        "; adjacency: replacement of a client's update; ",
+        "conditional on this pool, these candidates and this attack.",
+        "Not a statement about new clients, other models or record-level DP.",
+    ],
+)
+def test_the_statement_says_what_is_bounded_and_what_is_not(run, words):
+    assert words in run.summary["statement"]
+
+
+@pytest.mark.parametrize("name", ["statement", "verdict", "real", "simulated", "server_knows"])
+def test_what_must_be_said_is_said_with_the_table(run, name):
+    assert run.summary[name] and run.summary[name] in shown(run)
+
+
+def test_the_summary_holds_the_certified_bounds(run, result):
+    assert [(row["delta"], row["epsilon_lower"], row["kind"]) for row in run.summary["bounds"]] == [
+        (bound.delta, bound.epsilon, "certified") for bound in result.bounds
+    ]
+
+
+def test_the_summary_is_strict_json(run):
+    assert json.loads(json.dumps(run.summary, allow_nan=False)) == run.summary
+
+
+def test_a_prediction_that_is_infinite_is_left_out(run):
+    assert [row["epsilon_predicted"] is None for row in run.summary["bounds"]] == [True, False, False]
+
+
+# The figures
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_a_figure_is_drawn_on_the_given_axes(run, axes, curve):
+    open_before = plt.get_fignums()
+    assert curve(axes[0], run) is axes[0]
+    assert axes[0].lines and not axes[1].lines
+    assert plt.get_fignums() == open_before
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_a_figure_names_its_axes_and_its_curves(run, axes, curve):
+    curve(axes[0], run)
+    assert axes[0].get_title() and axes[0].get_xlabel() and axes[0].get_ylabel() and axes[0].get_legend()
+
+
+def test_the_spectrum_is_drawn_on_the_given_axes(run, axes):
+    assert plots.noise_spectrum(axes, run) is axes
+    assert [len(axis.lines) for axis in axes] == [2, 1]
+
+
+def test_the_spectrum_names_its_axes(run, axes):
+    upper, lower = plots.noise_spectrum(axes, run)
+    assert upper.get_title() and upper.get_ylabel() and lower.get_ylabel() and lower.get_xlabel()
+
+
+@pytest.mark.parametrize("curve", [plots.roc, plots.tradeoff_curve])
+def test_the_band_contains_the_measured_curve(run, axes, curve):
+    curve(axes[0], run)
+    (band,) = axes[0].collections
+    edge = band.get_paths()[0].vertices
+    (measured,) = (line for line in axes[0].lines if line.get_label() == "measured")
+    fpr, rate = (values[np.argsort(measured.get_xdata())] for values in measured.get_data())
+    grid = np.unique(edge[:, 0])
+    grid = grid[(grid >= fpr[0]) & (grid <= fpr[-1])]
+    heights = [edge[edge[:, 0] == x, 1] for x in grid]
+    inside = np.interp(grid, fpr, rate)
+    assert len(grid) > 100
+    assert all(h.min() - 1e-9 <= y <= h.max() + 1e-9 for h, y in zip(heights, inside))
+
+
+def test_the_certified_curve_stays_below_its_ceiling(run, axes):
+    plots.privacy(axes[0], run)
+    ceiling, certified = (
+        next(line.get_ydata() for line in axes[0].lines if line.get_label().startswith(words))
+        for words in ("ceiling", "certified ≥, all")
+    )
+    assert np.all(certified <= ceiling) and np.all(ceiling[certified > 0] > 0)
+
+
+def test_the_privacy_figure_marks_the_rows_of_the_table(run, axes):
+    plots.privacy(axes[0], run)
+    (marks,) = (line for line in axes[0].lines if "the table" in line.get_label())
+    rows = [(row["delta"], row["epsilon_lower"]) for row in run.summary["bounds"] if row["delta"] > 0]
+    assert list(zip(*marks.get_data())) == rows
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_nothing_is_predicted_where_no_model_predicts(run, axes, curve):
+    curve(axes[0], changed(run, distance=None))
+    assert not [line for line in axes[0].lines if "prediction" in line.get_label()]
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_no_figure_rounds_the_confidence_up(run, axes, curve):
+    curve(axes[0], changed(run, confidence=0.999))
+    texts = [text.get_text() for text in axes[0].get_legend().get_texts()]
+    assert not [text for text in texts if "100%" in text]
+
+
+def test_a_large_distance_can_be_drawn(run, axes):
+    plots.privacy(axes[0], changed(run, distance=60.0))
+    (predicted,) = (line.get_ydata() for line in axes[0].lines if "prediction" in line.get_label())
+    assert np.isfinite(predicted).all() and predicted.min() > 1000
+
+
+def test_equal_candidates_have_a_spectrum(run, axes):
+    nothing = {name: run.spectrum[name] * 0 for name in ("energy", "separation")}
+    plots.noise_spectrum(axes, replace(run, spectrum=run.spectrum | nothing))
+    assert np.isfinite(np.concatenate([line.get_ydata() for line in axes[1].lines] or [[0]])).all()
+
+
+def test_every_figure_names_trials_seed_device_and_commit(run, tmp_path, monkeypatch):
+    captions = {}
+    monkeypatch.setattr(Figure, "savefig", lambda self, path: captions.update({path.name: self.get_supxlabel()}))
+    provenance = run.summary["provenance"] | {"git": "0123456789abcdef"}
+    plots.draw(changed(run, provenance=provenance), tmp_path)
+    assert sorted(captions) == sorted(
+        f"{name}{suffix}" for name in ("roc", "tradeoff", "privacy", "spectrum") for suffix in (".png", ".pdf")
+    )
+    for words in ("2,000 trials", "seed 0", provenance["device"], "commit 01234567"):
+        assert [name for name, caption in captions.items() if words not in caption] == []
+
+
+def test_drawing_leaves_no_figure_open(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Figure, "savefig", lambda self, path: None)
+    open_before = plt.get_fignums()
+    plots.draw(run, tmp_path)
+    assert plt.get_fignums() == open_before
