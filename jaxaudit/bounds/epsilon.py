@@ -53,10 +53,11 @@ def epsilon_clopper_pearson(
       >>> round(float(epsilon_clopper_pearson(0, 0, 5000, 1e-3, 0.05)), 2)
       7.35
     """
+    delta = _checked(delta)
     fpr, fnr = error_limits(false_positives, false_negatives, trials, significance, rare or _denominator(direction))
     common, scarce = (fnr, fpr) if direction == "forward" else (fpr, fnr)
     with np.errstate(divide="ignore", invalid="ignore"):
-        bound = np.log(1 - common - np.asarray(delta, np.float64)) - np.log(scarce)
+        bound = np.log(1 - common - delta) - np.log(scarce)
     return np.where(np.isnan(bound), 0.0, np.maximum(bound, 0.0))
 
 
@@ -127,9 +128,8 @@ def epsilon_paired(false_positives, false_negatives, trials, delta, significance
         errors, misses = misses, errors
     else:
         _denominator(direction)
-    errors, misses, trials, delta = np.broadcast_arrays(
-        *(np.asarray(x, np.float64) for x in (errors, misses, trials, delta))
-    )
+    errors, misses, trials = (np.asarray(x, np.float64) for x in (errors, misses, trials))
+    delta = _checked(delta)
     spent = np.where(delta > 0, TAIL_SHARE * np.asarray(significance, np.float64), 0.0)
     offset = delta_offset(trials, delta, spent)
     kept = trials - misses - offset
@@ -151,6 +151,8 @@ def delta_offset(trials, delta, significance):
         *(np.asarray(x, np.float64) for x in (trials, delta, significance))
     )
     positive = delta > 0
+    if not positive.any():
+        return np.zeros(delta.shape)
     n, p, a = (np.where(positive, x, y) for x, y in ((np.floor(trials), 1.0), (delta, 0.5), (significance, 0.5)))
     count = binom.isf(a, n, p)
     # SciPy finds c by inverting a continuous tail; step to the exact smallest integer, whichever side it fell on.
@@ -175,14 +177,23 @@ def ceiling(trials, delta, significance, method):
       >>> round(ceiling(5000, 1e-3, 0.05, "union"), 2)
       7.35
     """
-    return float(METHODS[method](0, 0, trials, delta, significance))
+    return max(float(METHODS[method](0, 0, trials, delta, significance, direction)) for direction in _DENOMINATOR)
+
+
+_DENOMINATOR = {"forward": "fpr", "reverse": "fnr"}
 
 
 def _denominator(direction):
-    rates = {"forward": "fpr", "reverse": "fnr"}
-    if direction not in rates:
+    if direction not in _DENOMINATOR:
         raise ValueError(f"direction must be 'forward' or 'reverse', got {direction!r}")
-    return rates[direction]
+    return _DENOMINATOR[direction]
+
+
+def _checked(delta):
+    delta = np.asarray(delta, np.float64)
+    if np.any(~((delta >= 0) & (delta < 1))):
+        raise ValueError(f"delta must be in [0, 1), got {delta}")
+    return delta
 
 
 METHODS = {"union": epsilon_clopper_pearson, "pc-cp": epsilon_paired}

@@ -90,8 +90,18 @@ class Counts:
 
     def __post_init__(self):
         """Hold counts as int64, and check that they can be counts."""
-        for name, dtype in (("thresholds", np.float64), ("errors_h0", np.int64), ("errors_h1", np.int64)):
-            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
+        object.__setattr__(self, "thresholds", np.asarray(self.thresholds, np.float64))
+        for name in ("errors_h0", "errors_h1"):
+            errors = np.asarray(getattr(self, name))
+            if np.any(errors != np.floor(errors)):
+                raise ValueError(f"{name} must be whole numbers, got {errors}")
+            object.__setattr__(self, name, errors.astype(np.int64))
+        for name in ("trials_h0", "trials_h1"):
+            object.__setattr__(self, name, int(getattr(self, name)))
+        if self.nested and self.trials_h0 != self.trials_h1:
+            raise ValueError(
+                f"nested counts need as many trials of h1 as of h0, got {self.trials_h0} and {self.trials_h1}"
+            )
         if not self.thresholds.shape == self.errors_h0.shape == self.errors_h1.shape:
             raise ValueError("thresholds, errors_h0 and errors_h1 must have the same shape")
         for errors, trials, name in (
@@ -156,6 +166,15 @@ class Plan:
     events: tuple[Event, ...]
     deltas: tuple[float, ...]
     stream: str
+
+    def __post_init__(self):
+        """Refuse a plan that no bound could be read from."""
+        if not self.events:
+            raise ValueError("a plan needs at least one event")
+        if self.method not in ("union", "pc-cp"):
+            raise ValueError(f"method must be 'union' or 'pc-cp', got {self.method!r}")
+        if self.method == "pc-cp" and any(event.delta is None for event in self.events):
+            raise ValueError("every event of a pc-cp plan needs its delta")
 
     @property
     def thresholds(self):

@@ -34,7 +34,7 @@ def gaussian_delta(epsilon, distance):
         near, far = distance / 2 - epsilon / distance, -distance / 2 - epsilon / distance
         # e^ε Φ(far) in logarithms: e^ε alone overflows long before the product does.
         delta = ndtr(near) - np.exp(np.minimum(epsilon + log_ndtr(far), 0.0))
-    return np.where(distance > 0, np.maximum(delta, 0.0), np.maximum(-np.expm1(epsilon), 0.0))
+    return np.where(distance > 0, np.maximum(delta, 0.0), -np.expm1(np.minimum(epsilon, 0.0)))
 
 
 def gaussian_epsilon(delta, distance):

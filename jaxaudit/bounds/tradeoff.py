@@ -118,7 +118,10 @@ def privacy_curve(counts: Counts, deltas, confidence: float = 0.95) -> tuple[np.
         for direction in ("forward", "reverse"):
             bounds = epsilon_clopper_pearson(*errors, trials, deltas, share, direction, rare)
             best = np.maximum(best, bounds.max(axis=0, initial=0.0))
-    return best, epsilon_clopper_pearson(0, 0, trials, deltas, share)
+    flawless = [
+        epsilon_clopper_pearson(0, 0, trials, deltas, share, direction) for direction in ("forward", "reverse")
+    ]
+    return best, np.maximum(*flawless)
 
 
 def area_under_roc(curve: Tradeoff) -> float:

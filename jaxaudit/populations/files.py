@@ -1,5 +1,6 @@
 """Reading a user's arrays: .npy, .npz and .safetensors, memory-mapped where the format allows, never unpickled."""
 
+import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "U8": "u1", "I8": "i1"}
 
 
 def read_arrays(path: str | Path) -> Mapping[str, np.ndarray]:
@@ -17,7 +19,7 @@ def read_arrays(path: str | Path) -> Mapping[str, np.ndarray]:
       path: a .npy, .npz or .safetensors file.
 
     Returns:
-      a mapping from name to array; .npy arrays are memory-mapped.
+      a mapping from name to array; .npy and .safetensors are memory-mapped, .npz is read into memory.
 
     Raises:
       ValueError: in one line, where the file is missing, of another kind, damaged, or would need unpickling.
@@ -34,13 +36,28 @@ def read_arrays(path: str | Path) -> Mapping[str, np.ndarray]:
             # NumPy leaves the file open when it cannot read it; opened here, it is closed here.
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
-        with safe_open(path, framework="numpy") as tensors:
-            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 - not a mapping
+        return _map_safetensors(path)
     except (ValueError, OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile, SafetensorError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(
             f"file {path}: cannot be read as {path.suffix} ({reason}); write plain numeric arrays, without pickle"
         ) from error
+
+
+def _map_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Memory-mapped tensors: safetensors itself checks the file, and its header says where each tensor lies."""
+    with safe_open(path, framework="numpy") as tensors:
+        names = list(tensors.keys())
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    arrays = {}
+    for name in names:
+        dtype, shape, (start, _) = (header[name][key] for key in ("dtype", "shape", "data_offsets"))
+        if dtype not in _DTYPES:
+            raise ValueError(f"tensor {name!r} has dtype {dtype}, allowed are {', '.join(_DTYPES)}")
+        arrays[name] = np.memmap(path, _DTYPES[dtype], "r", 8 + length + start, tuple(shape))
+    return arrays
 
 
 def pick(arrays: Mapping[str, np.ndarray], name: str, path, ndim: int) -> np.ndarray:

@@ -25,9 +25,11 @@ def test_every_format_gives_the_same_pool(tmp_path):
         np.testing.assert_array_equal(moments[0].covariance, other.covariance)
 
 
-def test_npy_stays_on_disk(tmp_path):
+@pytest.mark.parametrize("suffix", [".npy", ".safetensors"])
+def test_large_formats_stay_on_disk(tmp_path, suffix):
     np.save(tmp_path / "u.npy", UPDATES)
-    assert isinstance(responded(tmp_path / "u.npy").certify.source.matrix, np.memmap)
+    save_file({"updates": UPDATES, "client": np.repeat(np.arange(12), 5)}, tmp_path / "u.safetensors")
+    assert isinstance(responded(tmp_path / f"u{suffix}").certify.source.matrix, np.memmap)
 
 
 def test_moments_are_those_of_independent_draws_from_the_pool(tmp_path):
@@ -100,7 +102,7 @@ def _truncated(path):
         (lambda p: np.savez(p, updates=UPDATES[0]), r"shape \(5,\), allowed are 2 axes"),
         (lambda p: np.savez(p, updates=UPDATES.astype(str)), "allowed are real numbers"),
         (
-            lambda p: np.savez(p, updates=np.where(UPDATES == UPDATES[41, 2], np.nan, UPDATES)),
+            lambda p: np.savez(p, updates=np.where(UPDATES[41, 2] == UPDATES, np.nan, UPDATES)),
             r"updates\[41\] holds NaN",
         ),
         (lambda p: np.savez(p, updates=UPDATES, client=np.arange(3)), "3 client numbers for 60 updates"),
@@ -112,6 +114,12 @@ def test_bad_files_are_refused_in_one_line(tmp_path, make, message):
     with pytest.raises(ValueError, match=message) as caught:
         responded(tmp_path / "u.npz")
     assert "\n" not in str(caught.value)
+
+
+def test_damaged_safetensors_are_refused(tmp_path):
+    (tmp_path / "u.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(ValueError, match=r"cannot be read as \.safetensors"):
+        responded(tmp_path / "u.safetensors")
 
 
 @pytest.mark.parametrize(
