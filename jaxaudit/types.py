@@ -104,7 +104,7 @@ class Draws(Protocol):
     """The part of a population that runs in every trial: pure, hashable, holding no arrays."""
 
     def width(self, params) -> int:
-        """Trials to compute together: a function of shapes alone, because results may depend on it in the last bit."""
+        """Trials to compute together: a function of shapes alone, for results may depend on it in the last bit."""
 
     def others(self, params, ticket: Ticket) -> jax.Array:
         """Who sits on the other clients' seats: i32[rounds, seats]. The bit is not an argument."""

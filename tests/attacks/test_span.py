@@ -1,4 +1,4 @@
-"""Perfect distinguishability: three verdicts, whatever the scale of the updates, and a certificate beside the words."""
+"""Perfect distinguishability: three verdicts at any scale of the updates, and a certificate beside the words."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def low_rank(rank, size=400):
 def test_off_span_pair_is_perfectly_distinguishable_for_this_pool(tmp_path, scale):
     updates, basis = low_rank(15)
     h1 = updates[0] + 0.01 * np.linalg.norm(updates[0]) * basis[:, 30]
-    audit, verdict = judged(tmp_path, updates, updates[0], h1, scale)
+    _, verdict = judged(tmp_path, updates, updates[0], h1, scale)
     assert verdict.kind == "for this pool" and verdict.rank == 15
     assert "says nothing about new clients" in verdict.words
 
