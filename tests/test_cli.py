@@ -267,6 +267,15 @@ def test_report_prints_what_the_run_printed(finished, again, monkeypatch):
     assert ask("report", again).out == finished.answer.out.replace(str(finished.folder), str(again))
 
 
+def test_an_error_of_the_system_is_told_in_one_line(again, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(plots, "draw", full)
+    answer = ask("report", again)
+    assert (answer.code, answer.out, answer.err) == (2, "", "jaxaudit: [Errno 28] No space left on device\n")
+
+
 # bound
 
 

@@ -1,0 +1,41 @@
+"""The README is true: its code runs, its numbers are those of results/."""
+
+import json
+import re
+from pathlib import Path
+
+import jaxaudit as ja
+from jaxaudit import config
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_attack_of_the_readme_runs_and_certifies():
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    code = code.replace("ja.Federated()", "ja.Federated(clients=8, variants=16, rounds=1)")
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert isinstance(names["result"], ja.Result)
+    assert names["result"].plan.method == "union"
+
+
+def test_the_recipe_of_the_readme_is_a_recipe(tmp_path):
+    (text,) = re.findall(r"```toml\n(.*?)```", README, re.S)
+    (tmp_path / "mine.toml").write_text(text)
+    population = config.load(str(tmp_path / "mine.toml")).audit.population
+    assert isinstance(population, ja.Arrays) and population.clients == 100
+
+
+def test_the_table_of_the_readme_is_the_stored_run():
+    summary = json.loads((ROOT / "results/membership-digits/summary.json").read_text())
+    for row in summary["bounds"]:
+        assert f"≥ {row['epsilon_lower']:.3f}" in README
+    assert summary["statement"].split(";")[0] in " ".join(README.split())
+    assert summary["recipe"] == config.to_mapping(config.load("membership"))
+
+
+def test_the_pairs_of_the_readme_are_those_of_results():
+    table = (ROOT / "results/membership-digits/pairs.md").read_text()
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    assert len(rows) == 10 and all(row in README for row in rows)
