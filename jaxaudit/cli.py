@@ -77,7 +77,7 @@ def _finished(wanted, folder: Path):
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--delta", "deltas", type=float, multiple=True, default=(1e-3,), show_default=True)
-@click.option("--confidence", type=float, default=0.95, show_default=True)
+@click.option("--confidence", type=float, help="That all bounds hold.  [default: 0.95, or that of the run]")
 @click.option(
     "--design",
     type=click.Choice(["paired", "independent"]),
@@ -86,7 +86,13 @@ def _finished(wanted, folder: Path):
 @click.option(
     "--method", type=click.Choice(["union", "pc-cp"]), help="Certificate; the default is the best that is sound."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the split into pilot and certifying scores.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of the split into pilot and certifying scores.",
+)
 def bound(file, deltas, confidence, design, method, seed):
     """Certify your own scores: FILE is an .npz with arrays h0 and h1, a file of counts, or a run folder.
 
@@ -94,7 +100,7 @@ def bound(file, deltas, confidence, design, method, seed):
     Counts at thresholds that were fixed beforehand all take part.
     """
     from . import report
-    from .bounds import certify
+    from .bounds import certify, percent
 
     if file.is_dir():
         from . import store
@@ -105,15 +111,16 @@ def bound(file, deltas, confidence, design, method, seed):
             )
         stored = store.read(file)
         plan, counts = stored.plan, stored.counts
+        confidence = stored.summary["confidence"] if confidence is None else confidence
     else:
         from .scores import plan_and_counts
 
+        confidence = 0.95 if confidence is None else confidence
         plan, counts = plan_and_counts(file, deltas, confidence, design, method, seed)
-    rows = [report.bound_row(certify(plan, counts, delta, confidence)) for delta in deltas]
+    trials = counts.trials_h0, counts.trials_h1
+    rows = [report.bound_row(certify(plan, counts, delta, confidence), trials=trials) for delta in deltas]
     console = _console()
-    console.print(
-        report.table(rows, f"{file}: {min(counts.trials_h0, counts.trials_h1):,} trials, {confidence:.0%} confidence")
-    )
+    console.print(report.table(rows, f"{file}: {min(trials):,} trials, {percent(confidence)} confidence"))
     console.print(report.method_sentence(plan.method, confidence))
 
 
@@ -178,7 +185,10 @@ def _progress():
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
     )
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    # Into a file, rich would leave an empty line in the place of the bar.
+    quiet = not console.is_terminal
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=quiet) as bar:
         preparing = bar.add_task("prepare", total=None, rate="data, training, recorded updates")
 
         def stage(name, trials):

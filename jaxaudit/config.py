@@ -23,6 +23,7 @@ from .schema import recipe
 # A ticket numbers trials in 32 bits; a little room is left for the last block.
 MIN_TRIALS, MAX_TRIALS = 1000, 4_000_000_000
 _BUILT_IN = files("jaxaudit") / "recipes"
+_VERBS = {"population": "respond", "aggregator": "reveal", "attack": "score"}
 _PARTS = {
     "population": (populations, ("Federated", "Arrays", "Synthetic"), "federated"),
     "aggregator": (aggregation, ("SecureSum",), "secure_sum"),
@@ -76,16 +77,16 @@ def load(source: str, overrides: Mapping[str, Any] = {}) -> Recipe:
       ValueError: in one line that names field, value, allowed range and remedy.
     """
     if source in built_in():
-        text = (_BUILT_IN / f"{source}.toml").read_text()
+        file = _BUILT_IN / f"{source}.toml"
     elif source.endswith(".toml"):
         if not Path(source).is_file():
             raise ValueError(f"recipe {source}: not found; give an existing file or one of {', '.join(built_in())}")
-        text = Path(source).read_text()
+        file = Path(source)
     else:
         raise ValueError(f"recipe is {source!r}, allowed are {', '.join(built_in())} or a file ending in .toml")
     try:
-        mapping = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        mapping = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"recipe {source}: not valid TOML: {error}") from error
     return from_mapping(replaced(mapping, overrides))
 
@@ -127,9 +128,12 @@ def to_mapping(recipe: Recipe) -> dict[str, Any]:
         if not dataclasses.is_dataclass(player):
             raise ValueError(f"{part} {type(player).__name__} is no dataclass, so its recipe cannot be stored")
         cls = type(player)
-        tag = cls.kind if kinds(part).get(cls.kind) is cls else f"{cls.__module__}.{cls.__qualname__}"
+        kind = getattr(cls, "kind", None)
+        tag = kind if kinds(part).get(kind) is cls else f"{cls.__module__}.{cls.__qualname__}"
         mapping[part] = {"kind": tag} | {
-            f.name: getattr(player, f.name) for f in dataclasses.fields(player) if f.name != "kind"
+            f.name: getattr(player, f.name)
+            for f in dataclasses.fields(player)
+            if f.name != "kind" and getattr(player, f.name) is not None  # TOML has no null
         }
     return json.loads(json.dumps(mapping))
 
@@ -155,6 +159,8 @@ def replaced(mapping: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[s
             result[field] = value
             continue
         table = result.setdefault(tables[0], {})
+        if not isinstance(table, dict):
+            raise ValueError(f"{tables[0]} is {table!r}, allowed is a table with a kind")
         if field == "kind" and value != table.get("kind", _PARTS[tables[0]][2]):
             table = result[tables[0]] = {}
         table[field] = value
@@ -185,7 +191,7 @@ def digest(recipe: Recipe) -> str:
     mapping = to_mapping(recipe)
     for field in ("trials", "deltas", "confidence"):
         del mapping[field]
-    named = [value for value in _leaves(mapping) if isinstance(value, str) and Path(value).is_file()]
+    named = [v for v in _leaves(mapping) if isinstance(v, str) and Path(v).suffix and Path(v).is_file()]
     mapping["files"] = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in named]
     return hashlib.sha256(json.dumps(mapping, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -196,21 +202,23 @@ def _part(part: str, table: Any):
     fields = dict(table)
     kind = fields.pop("kind", _PARTS[part][2])
     known = kinds(part)
-    cls = known.get(kind) or _imported(part, str(kind), known)
+    cls = (known.get(kind) if isinstance(kind, str) else None) or _imported(part, kind, known)
     _refuse_unknown(fields, _fields(cls), f"{part}.")
     return _construct(cls, fields, f"{part}.")
 
 
-def _imported(part: str, kind: str, known: Iterable[str]) -> type:
-    module, dot, name = kind.rpartition(".")
-    if not dot:
+def _imported(part: str, kind: Any, known: Iterable[str]) -> type:
+    module, dot, name = str(kind).rpartition(".")
+    if not dot or not isinstance(kind, str):
         raise ValueError(f"{part}.kind is {kind!r}, allowed are {', '.join(known)}, or module.Class of your own")
     try:
         cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a module of the user's may raise
         raise ValueError(f"{part}.kind is {kind!r}, which cannot be imported ({error})") from error
     if not dataclasses.is_dataclass(cls):
         raise ValueError(f"{part}.kind is {kind!r}, which is no dataclass; decorate it with jaxaudit.recipe")
+    if not hasattr(cls, _VERBS[part]):
+        raise ValueError(f"{part}.kind is {kind!r}, which is no {part}: it has no {_VERBS[part]!r}")
     return cls
 
 
@@ -229,7 +237,7 @@ def _refuse_unknown(fields: Iterable[str], allowed: Iterable[str], prefix: str =
         if field not in allowed:
             close = difflib.get_close_matches(field, allowed, n=1)
             hint = f"; did you mean {prefix}{close[0]}?" if close else ""
-            raise ValueError(f"{prefix}{field} is no field, allowed are {', '.join(allowed)}{hint}")
+            raise ValueError(f"{prefix}{field} is no field, allowed are {', '.join(allowed) or 'none'}{hint}")
 
 
 def _fields(cls) -> list[str]:
@@ -267,7 +275,9 @@ def _range(metadata: Iterable[Any]) -> str:
 
 
 def _tuples(value):
-    """TOML arrays become tuples: recipes are hashable."""
+    """TOML arrays become tuples: recipes are hashable. NumPy's arrays and numbers become Python's."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {key: _tuples(item) for key, item in value.items()}
     return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value

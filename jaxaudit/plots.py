@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from .bounds import gaussian_epsilon, gaussian_tradeoff, privacy_curve, roc_band, tradeoff
+from .bounds import gaussian_epsilon, gaussian_tradeoff, percent, privacy_curve, roc_band, tradeoff
 from .store import Run
 
 MEASURED, PREDICTED, CEILING, ENERGY, MUTED = "#0072B2", "#D55E00", "#666666", "#009E73", "#999999"
@@ -97,7 +97,7 @@ def privacy(ax, run: Run):
     if distance is not None:
         predicted = [gaussian_epsilon(delta, distance) for delta in deltas]
         ax.plot(deltas, predicted, color=PREDICTED, ls="--", label="Gaussian prediction, no bound")
-    level = f"{summary['confidence']:.0%}"
+    level = percent(summary["confidence"])
     ax.plot(deltas, certified, color=MEASURED, lw=2.4, label=f"certified ≥, all δ at once ({level})")
     ax.plot(
         [row["delta"] for row in rows],
@@ -115,7 +115,7 @@ def privacy(ax, run: Run):
 
 
 def _band(ax, run, grid, lower, upper):
-    label = f"{run.summary['confidence']:.0%} band for the whole curve"
+    label = f"{percent(run.summary['confidence'])} band for the whole curve"
     ax.fill_between(grid, lower, upper, color=MEASURED, alpha=0.25, lw=0, label=label)
 
 
@@ -135,7 +135,7 @@ def noise_spectrum(panels, run: Run):
     upper.legend(loc="upper right")
     if "separation" in run.spectrum:
         separation = run.spectrum["separation"]
-        lower.plot(index, separation / separation[-1], color=PREDICTED)
+        lower.plot(index, separation / (separation[-1] or 1.0), color=PREDICTED)
     lower.set(ylim=(0, 1.05), xlim=(0, len(variance) + 1), ylabel="cumulative Δ²")
     lower.set(xlabel="direction of the noise, strongest first")
     upper.figure.align_ylabels(panels)

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import config, plots, store
-from .bounds import area_under_roc, gaussian_epsilon, tradeoff
+from .bounds import area_under_roc, gaussian_epsilon, percent, rounded_down, tradeoff
 from .runner import Result
 
 
@@ -80,21 +80,26 @@ def show(run: store.Run, console: Console) -> None:
         label = name.replace("_", " ").capitalize()
         console.print(Text.assemble((f"{label}: ", "bold"), summary[name]), soft_wrap=False)
     console.print(method_sentence(summary["bounds"][0]["method"], summary["confidence"]))
-    if any(row["at_ceiling"] for row in summary["bounds"]):
-        console.print("* At its ceiling: no error was seen, so this is not a measurement of ε.", style="yellow")
 
 
 def table(rows: list[dict], title: str) -> Table:
     """Bounds as a table: certified values carry the sign ≥, and nothing else does."""
-    result = Table(title=title, box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
+    result = Table(title=Text(title), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
+    if any(row["censored"] for row in rows):
+        result.caption = Text(
+            "* No error of the rarer kind was seen: limited by the number of trials, not a measurement of ε."
+        )
+        result.caption_style, result.caption_justify = "yellow", "left"
     for name in ("δ", "ε certified", "ε predicted", "ε ceiling", "false pos. rate", "false neg. rate", "errors"):
         result.add_column(name, justify="right", no_wrap=True)
     for row in rows:
+        sign, mark = "≥" if row["kind"] == "certified" else "≈", "*" if row["censored"] else " "
+        predicted = row["epsilon_predicted"]
         result.add_row(
             f"{row['delta']:g}",
-            Text(f"{'≥' if row['kind'] == 'certified' else '≈'} {row['epsilon_lower']:.3f}", style="bold"),
-            "–" if row["epsilon_predicted"] is None else f"{row['epsilon_predicted']:.3f}",
-            f"{row['epsilon_ceiling']:.3f}" + ("*" if row["at_ceiling"] else ""),
+            Text(f"{sign} {rounded_down(row['epsilon_lower'])}{mark}", "bold"),
+            "–" if predicted is None else f"{predicted:.3f}",
+            f"{row['epsilon_ceiling']:.3f}",
             f"{row['fpr']:.3g}",
             f"{row['fnr']:.3g}",
             f"{row['errors_h0']:,} + {row['errors_h1']:,}",
@@ -106,9 +111,9 @@ def method_sentence(method: str, confidence: float) -> Text:
     """How the columns of the table are to be read."""
     return Text.assemble(
         ("How to read it: ", "bold"),
-        f"with {confidence:.0%} confidence all bounds of the table hold together ({_METHOD_WORDS[method]}; "
-        "thresholds were chosen on other trials). A prediction is a Gaussian model of the noise, not a bound. The "
-        "ceiling is the most that this many trials could certify.",
+        f"with {percent(confidence)} confidence all bounds of the table hold together "
+        f"({_METHOD_WORDS[method]}; thresholds were chosen on other trials). A prediction is a Gaussian model of "
+        "the noise, not a bound. The ceiling is the most that this many trials could certify.",
     )
 
 
@@ -118,9 +123,9 @@ _METHOD_WORDS = {
 }
 
 
-def bound_row(bound, prediction: float | None = None) -> dict:
-    """A bound as plain values, under the names of summary.json."""
-    trials = max(bound.trials, 1)
+def bound_row(bound, prediction: float | None = None, trials: tuple[int, int] | None = None) -> dict:
+    """A bound as plain values, under the names of summary.json; `trials` where h0 and h1 had unequal ones."""
+    trials_h0, trials_h1 = trials or (bound.trials, bound.trials)
     return {
         "delta": bound.delta,
         "epsilon_lower": bound.epsilon,
@@ -132,12 +137,12 @@ def bound_row(bound, prediction: float | None = None) -> dict:
         "assumption": bound.assumption,
         "threshold": bound.threshold,
         "direction": bound.direction,
-        "fpr": bound.errors_h0 / trials,
-        "fnr": bound.errors_h1 / trials,
+        "fpr": bound.errors_h0 / trials_h0,
+        "fnr": bound.errors_h1 / trials_h1,
         "errors_h0": bound.errors_h0,
         "errors_h1": bound.errors_h1,
         "significance": bound.significance,
-        "at_ceiling": bound.at_ceiling,
+        "censored": bound.censored,
     }
 
 
@@ -159,7 +164,7 @@ def _title(summary) -> str:
     what = recipe["attack"]["kind"], recipe["population"]["kind"], recipe["population"].get("pair")
     return (
         f"{what[0]} on {what[1]} updates, pair {what[2]}: {summary['trials']:,} trials, "
-        f"{summary['confidence']:.0%} confidence, seed {summary['seed']}"
+        f"{percent(summary['confidence'])} confidence, seed {summary['seed']}"
     )
 
 

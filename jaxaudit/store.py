@@ -51,19 +51,19 @@ def write(run: Run, folder: str | Path, draw: Callable[[Run, Path], None]) -> Ru
     Raises:
       ValueError: where the folder is in use.
     """
-    folder = Path(folder)
     check_free(folder)
+    folder = Path(folder).resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        (partial / "recipe.toml").write_text(run.recipe)
+        (partial / "recipe.toml").write_text(run.recipe, encoding="utf-8")
         np.savez_compressed(partial / "counts.npz", **asdict(run.counts))
         np.savez_compressed(partial / "spectrum.npz", **run.spectrum)
         sums = {name: _sha256(partial / name) for name in ("recipe.toml", "counts.npz", "spectrum.npz")}
         run.summary["plan"] = asdict(run.plan)
-        run.summary["sha256"] = sums
+        run.summary["sha256"] = sums | {"summary.json": _own_sha256(run.summary)}
         text = json.dumps(run.summary, indent=2, allow_nan=False, ensure_ascii=False)
-        (partial / "summary.json").write_text(text + "\n")
+        (partial / "summary.json").write_text(text + "\n", encoding="utf-8")
         draw(run, partial)
         partial.chmod(0o777 & ~_umask())
         os.replace(partial, folder)
@@ -78,6 +78,11 @@ def check_free(folder: str | Path) -> None:
     folder = Path(folder)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ValueError(f"{folder} is in use; choose another --out, or move it away")
+    if folder.resolve() == Path.cwd():
+        raise ValueError(f"{folder} is the current folder, which cannot be replaced; choose another --out")
+    above = next(parent for parent in folder.resolve().parents if parent.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise ValueError(f"{folder} cannot be written, {above} is no writable folder; choose another --out")
 
 
 def read(folder: str | Path) -> Run:
@@ -96,17 +101,20 @@ def read(folder: str | Path) -> Run:
     if not (folder / "summary.json").is_file():
         raise ValueError(f"{folder}: no run folder (it has no summary.json); give the folder that `run` wrote")
     try:
-        summary = json.loads((folder / "summary.json").read_text())
-        schema, sums, plan = summary["schema"], summary["sha256"], summary["plan"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        schema = summary["schema"]
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'summary.json'}: not a summary of jaxaudit ({error})") from error
     if schema != SCHEMA:
         raise ValueError(f"{folder / 'summary.json'}: schema {schema}, this version reads {SCHEMA}; update jaxaudit")
+    sums, plan = summary.get("sha256"), summary.get("plan")
+    if not isinstance(sums, dict) or sums.get("summary.json") != _own_sha256(summary):
+        raise ValueError(f"{folder / 'summary.json'}: changed since it was written; run the recipe again")
     for name in ("recipe.toml", "counts.npz", "spectrum.npz"):
         if not (folder / name).is_file() or _sha256(folder / name) != sums.get(name):
             raise ValueError(f"{folder / name}: missing or changed since it was written; run the recipe again")
     return Run(
-        recipe=(folder / "recipe.toml").read_text(),
+        recipe=(folder / "recipe.toml").read_text(encoding="utf-8"),
         summary=summary,
         plan=Plan(
             method=plan["method"],
@@ -127,17 +135,30 @@ def read_counts(path: str | Path) -> Counts:
     """
     arrays = read_arrays(path)
     try:
+        for name in ("errors_h0", "errors_h1", "trials_h0", "trials_h1"):
+            if arrays[name].dtype.kind not in "iu":
+                raise ValueError(f"{name} must be whole numbers, got {arrays[name].dtype}")
+        thresholds, trials = arrays["thresholds"], [int(arrays[name]) for name in ("trials_h0", "trials_h1")]
+        if thresholds.ndim != 1 or not thresholds.size or not np.isfinite(thresholds).all() or min(trials) < 1:
+            raise ValueError("allowed are one or more finite thresholds and a trial or more under each hypothesis")
         return Counts(
-            thresholds=arrays["thresholds"],
+            thresholds=thresholds,
             errors_h0=arrays["errors_h0"],
             errors_h1=arrays["errors_h1"],
-            trials_h0=int(arrays["trials_h0"]),
-            trials_h1=int(arrays["trials_h1"]),
+            trials_h0=trials[0],
+            trials_h1=trials[1],
             stream=str(arrays["stream"]),
             nested=bool(arrays["nested"]),
         )
     except KeyError as error:
         raise ValueError(f"{path}: holds no counts (array {error} is missing)") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: holds no counts ({error})") from error
+
+
+def _own_sha256(summary):
+    rest = {key: value for key, value in summary.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path):

@@ -381,7 +381,7 @@ def test_a_file_of_counts_of_a_run_is_certified(finished, summary):
 
 def test_bound_explains_its_stars(scores):
     answer = ask("bound", scores / "apart.npz")
-    assert re.search(r"\d\*", answer.out) and "* At its ceiling" in answer.out
+    assert re.search(r"\d\*", answer.out) and "* No error of the rarer kind" in answer.out
 
 
 def test_bound_writes_nothing(scores, desk):

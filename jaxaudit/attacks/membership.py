@@ -56,7 +56,7 @@ class GaussianLRT:
           LinearTest.
 
         Raises:
-          ValueError: where the candidates are equal up to sign of zero, or the noise has no variance at all.
+          ValueError: where the noise has no variance at all, or the ridge is too small for its covariance.
         """
         difference = server.pair.difference
         covariance = regularise(moments, server.noise_terms, self.shrinkage, self.ridge)
@@ -65,7 +65,13 @@ class GaussianLRT:
                 "the fit pool has no variance: all its updates are equal, and any difference is visible in the sum; "
                 "record updates that vary"
             )
-        weights = cho_solve(cho_factor(covariance, lower=True), difference)
+        try:
+            weights = cho_solve(cho_factor(covariance, lower=True), difference)
+        except np.linalg.LinAlgError as error:
+            raise ValueError(
+                f"attack.ridge is {self.ridge}, too small to make the covariance invertible ({error}); "
+                "set a larger one with --set attack.ridge=VALUE"
+            ) from error
         middle = (server.pair.h0.astype(np.float64) + server.pair.h1.astype(np.float64)) / 2
         return LinearTest(weights, weights @ (moments.mean + middle))
 

@@ -22,6 +22,8 @@ from .records import Counts as Counts
 from .records import Event as Event
 from .records import Plan as Plan
 from .records import Scores as Scores
+from .records import percent as percent
+from .records import rounded_down as rounded_down
 from .theory import balanced_error as balanced_error
 from .theory import clients_needed as clients_needed
 from .theory import cube_distance as cube_distance

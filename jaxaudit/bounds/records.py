@@ -1,5 +1,6 @@
 """The records that travel from trials to a bound. Plain data: NumPy arrays, numbers and strings."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -217,12 +218,34 @@ class Bound:
     significance: float
 
     @property
-    def at_ceiling(self):
-        """No result of this many trials could have been larger: not a measurement of epsilon."""
-        return self.ceiling > 0 and self.epsilon >= self.ceiling * (1 - 1e-6)
+    def censored(self) -> bool:
+        """No error of the rarer kind was seen: the number of trials limits the bound, not the leak."""
+        rare = self.errors_h0 if self.direction == "forward" else self.errors_h1
+        return self.epsilon > 0 and rare == 0
 
     def __str__(self):
         """One line; the sign says which kind of statement it is."""
         sign = "≥" if self.kind == "certified" else "≈"
-        note = ", at the ceiling" if self.at_ceiling else ""
-        return f"ε {sign} {self.epsilon:.3f} at δ = {self.delta:g} ({self.confidence:.0%} confidence{note})"
+        note = ", limited by the trials" if self.censored else ""
+        confidence = f"{percent(self.confidence)} confidence{note}"
+        return f"ε {sign} {rounded_down(self.epsilon)} at δ = {self.delta:g} ({confidence})"
+
+
+def rounded_down(epsilon: float) -> str:
+    """A bound in three decimals that are certified, too.
+
+    Example:
+      >>> rounded_down(3.2499)
+      '3.249'
+    """
+    return f"{math.floor(1000 * epsilon) / 1000:.3f}"
+
+
+def percent(confidence: float) -> str:
+    """A confidence as it is: rounded to whole percent, 99.9 % would claim certainty.
+
+    Example:
+      >>> percent(0.999)
+      '99.9%'
+    """
+    return f"{100 * confidence:.10g}%"

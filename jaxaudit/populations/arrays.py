@@ -44,10 +44,9 @@ class ArraySource:
         """Dimension of an update."""
         return self.matrix.shape[1]
 
-    @property
-    def freedom(self):
+    def freedom(self, groups: int) -> int:
         """Rank that centred rows can reach."""
-        return min(len(self.rows) - 1, self.dim)
+        return min(len(self.rows) - groups, self.dim)
 
     @property
     def sizes(self):
@@ -97,6 +96,8 @@ class Arrays:
             raise ValueError("recorded arrays cannot answer a malicious broadcast; use an honest attack")
         arrays = read_arrays(self.path)
         matrix = pick(arrays, "updates", self.path, ndim=2)
+        if not matrix.size:
+            raise ValueError(f"file {self.path}: updates has shape {matrix.shape}, allowed are one number or more")
         owners = np.arange(len(matrix))
         if "client" in arrays:
             owners = pick(arrays, "client", self.path, ndim=1)

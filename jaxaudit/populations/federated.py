@@ -12,7 +12,7 @@ from pydantic import Field
 from .. import datasets, models
 from ..schema import recipe
 from ..types import Moments, Pair, Responses
-from .pairs import explicit_pair, pair_field, random_pair, worst_pair, zeroed_pair
+from .pairs import explicit_pair, pair_field, random_pair, require_pair_file, worst_pair, zeroed_pair
 from .partition import deal
 from .pool import RecordedPool
 
@@ -70,14 +70,13 @@ class FederatedSource:
         """Number of parameters."""
         return self.model.theta.size
 
-    @property
-    def freedom(self):
+    def freedom(self, groups: int) -> int:
         """Rank that within-client differences can reach; one-step updates are means over the client's records."""
-        clients, each = self.records.shape
+        _, each = self.records.shape
         one = self.batches.variants - 1
         if self.batches.steps == 1:
             one = min(one, each - 1)
-        return min(clients * one, self.dim)
+        return min(groups * one, self.dim)
 
     @property
     def sizes(self):
@@ -86,7 +85,13 @@ class FederatedSource:
 
     def chunks(self, group: int):
         """All variants of one client, in one piece."""
-        return [np.asarray(self._client(jnp.asarray(self.records[group]), jax.random.fold_in(self.key, group)))]
+        rows = np.asarray(self._client(jnp.asarray(self.records[group]), jax.random.fold_in(self.key, group)))
+        if not np.isfinite(rows).all():
+            raise ValueError(
+                f"population.learning_rate is {self.training.learning_rate}, and client {group} diverges: its updates "
+                "hold NaN or infinity; set a smaller one with --set population.learning_rate=VALUE"
+            )
+        return [rows]
 
     def project(self, weights: np.ndarray) -> np.ndarray:
         """One scalar per update; a single step needs only a directional derivative, and no update is stored."""
@@ -181,6 +186,7 @@ class Federated:
         """Load, deal, train and set up the recordings."""
         if broadcast is not None:
             raise ValueError("federated clients answer only an honest server so far; use an honest attack")
+        require_pair_file(self.pair)
         names = ("split", "fit", "certify", "init", "train", "fit_batches", "certify_batches", "pair")
         keys = dict(zip(names, jax.random.split(jax.random.key(seed), len(names))))
         data = datasets.load(self.dataset)
@@ -227,9 +233,11 @@ class Federated:
         for name, part in (("fit", order[:cut]), ("certify", order[cut:])):
             each = len(part) // self.clients
             if each < self.batch_size:
+                allowed = f"batches of 1 to {each}" if each else f"cohorts of up to {len(part)}"
                 raise ValueError(
-                    f"population.batch_size is {self.batch_size}, but {self.clients} clients share {len(part)} "
-                    f"{name} records, {each} each; allowed are 1 to {each}: use fewer clients or smaller batches"
+                    f"population.batch_size is {self.batch_size}, but population.clients = {self.clients} share "
+                    f"{len(part)} {name} records, {each} each; allowed are {allowed}: use fewer clients "
+                    "or smaller batches"
                 )
             dealt.append(part[deal(data.labels[part], self.clients, concentration, keys[name])])
         return dealt

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
-_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "U8": "u1", "I8": "i1"}
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1"}
+_DTYPES |= {"U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8"}
 
 
 def read_arrays(path: str | Path) -> Mapping[str, np.ndarray]:
@@ -31,17 +33,28 @@ def read_arrays(path: str | Path) -> Mapping[str, np.ndarray]:
         raise ValueError(f"file {path}: not found; give the path of an existing file")
     try:
         if path.suffix == ".npy":
-            return {"updates": np.load(path, mmap_mode="r", allow_pickle=False)}
+            return _arrays({"updates": np.load(path, mmap_mode="r", allow_pickle=False)})
         if path.suffix == ".npz":
             # NumPy leaves the file open when it cannot read it; opened here, it is closed here.
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
+                return _arrays({name: archive[name] for name in archive.files})
         return _map_safetensors(path)
-    except (ValueError, OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile, SafetensorError) as error:
+    except (*_DAMAGE, zipfile.BadZipFile, zlib.error, SafetensorError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(
             f"file {path}: cannot be read as {path.suffix} ({reason}); write plain numeric arrays, without pickle"
         ) from error
+
+
+# Of the last two: an encrypted archive, and a compression that Python lacks.
+_DAMAGE = (ValueError, OSError, EOFError, KeyError, TypeError, RuntimeError, NotImplementedError)
+
+
+def _arrays(found):
+    for name, array in found.items():
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"{name!r} is no array")
+    return found
 
 
 def _map_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -87,7 +100,8 @@ def pick(arrays: Mapping[str, np.ndarray], name: str, path, ndim: int) -> np.nda
 
 def refuse_non_finite(rows: np.ndarray, what: str, first: int = 0) -> None:
     """Raise ValueError naming the first row with a NaN or an infinity."""
-    finite = np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
+    # What overflows float32, in which trials are summed, is infinite to them.
+    finite = (np.abs(rows) <= np.finfo(np.float32).max).reshape(len(rows), -1).all(axis=1)
     if not finite.all():
         raise ValueError(
             f"{what}[{first + int(np.argmin(finite))}] holds NaN or infinity, allowed are finite numbers; "

@@ -27,6 +27,12 @@ def pair_field(*names: str):
     return Annotated[str, AfterValidator(check)]
 
 
+def require_pair_file(pair: str) -> None:
+    """Raise ValueError now, before any training, where `pair` names a file that cannot be read."""
+    if pair.endswith(SUFFIXES[1:]):
+        read_arrays(pair)
+
+
 def explicit_pair(path: str, dim: int) -> Pair:
     """Two vectors that the user gives in a file, as arrays `h0` and `h1`, f32[dim]."""
     arrays = read_arrays(path)

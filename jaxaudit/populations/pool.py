@@ -55,8 +55,10 @@ class Source(Protocol):
     """Where recorded updates come from, group by group."""
 
     dim: int
-    freedom: int
     sizes: np.ndarray
+
+    def freedom(self, groups: int) -> int:
+        """The largest rank that the recordings of so many groups can show."""
 
     def chunks(self, group: int) -> Collection[np.ndarray]:
         """The updates of one group, f32[n, dim] at a time; can be read twice."""
@@ -94,8 +96,9 @@ class RecordedPool:
     def moments(self) -> Moments:
         """Exact moments of the sum of one draw from every seat's group."""
         seats = np.bincount(self.seats, minlength=len(self.source.sizes))
-        groups = ((self.source.chunks(group), int(n)) for group, n in enumerate(seats))
-        return exact_moments(groups, self.dim, self.source.freedom)
+        # A group without a seat, the target's own recordings, is no part of the noise.
+        groups = ((self.source.chunks(group), int(n)) for group, n in enumerate(seats) if n)
+        return exact_moments(groups, self.dim, self.source.freedom(int(np.count_nonzero(seats))))
 
     def load(self, pair: Pair) -> tuple[PoolDraws, PoolParams]:
         """The rows themselves, for aggregators and attacks that need whole updates."""

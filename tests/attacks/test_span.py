@@ -75,7 +75,7 @@ def test_off_span_score_is_certified_to_its_ceiling_on_fresh_trials(tmp_path, sc
     h1 = updates[0] + 0.05 * np.linalg.norm(updates[0]) * basis[:, 30]
     audit, _ = judged(tmp_path, updates, updates[0], h1, scale)
     (bound,) = ja.run(audit, trials=5000, deltas=[1e-3]).off_span
-    assert bound.errors_h0 == bound.errors_h1 == 0 and bound.at_ceiling
+    assert bound.errors_h0 == bound.errors_h1 == 0 and bound.censored
 
 
 def test_no_off_span_certificate_without_an_off_span_part(tmp_path):

@@ -115,8 +115,8 @@ def test_small_concentration_makes_clients_uneven():
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ({"clients": 600}, "batch_size is 8, but 600 clients share"),
-        ({"batch_size": 100}, "allowed are 1 to 14: use fewer clients"),
+        ({"clients": 600}, "batch_size is 8, but population.clients = 600 share"),
+        ({"batch_size": 100}, "allowed are batches of 1 to 14: use fewer clients"),
     ],
 )
 def test_too_few_records_are_refused(numbers, message):
