@@ -5,6 +5,7 @@ python benchmarks/pairs.py [TRIALS] [SEED]
 
 import sys
 import time
+from math import floor
 from pathlib import Path
 
 import jax
@@ -29,13 +30,13 @@ def main(trials=1_000_000, seed=0):
             result = ja.run(audit, trials=trials, seed=seed, deltas=[DELTA])
             wall_s = time.perf_counter() - began
             (bound,), distance = result.bounds, result.prepared.distance
-            off = f"{result.off_span[0].epsilon:.2f}" if result.off_span else "–"
+            off = f"{floor(100 * result.off_span[0].epsilon) / 100:.2f}" if result.off_span else "–"
             cells = [
                 pair,
                 knows,
                 f"{distance:.3f}",
                 f"{ja.bounds.gaussian_epsilon(DELTA, distance):.2f}",
-                f"{bound.epsilon:.2f}" + (" *" if bound.censored else ""),
+                f"{floor(100 * bound.epsilon) / 100:.2f}" + (" *" if bound.censored else ""),
                 f"{bound.ceiling:.2f}",
                 result.verdict.kind,
                 off + (" *" if result.off_span and result.off_span[0].censored else ""),
@@ -43,12 +44,10 @@ def main(trials=1_000_000, seed=0):
             ]
             rows.append("| " + " | ".join(cells) + " |")
             print(rows[-1], flush=True)
-    note = f"δ = {DELTA:g}, {trials:,} trials, seed {seed}, 95 % confidence a row, {jax.devices()[0].device_kind}, jax {jax.__version__}."
-    text = (
-        f"{note} `*`: no error of the rarer kind was seen; limited by the trials, not a measurement.\n\n"
-        + "\n".join(rows)
-        + "\n"
-    )
+    machine = f"{jax.devices()[0].device_kind}, jax {jax.__version__}"
+    note = f"δ = {DELTA:g}, {trials:,} trials, seed {seed}, 95 % confidence a row, {machine}."
+    star = "`*`: no error of the rarer kind was seen; limited by the trials, not a measurement."
+    text = f"{note} {star}\n\n" + "\n".join(rows) + "\n"
     Path(__file__).parent.parent.joinpath("results", "membership-digits", "pairs.md").write_text(text)
 
 

@@ -42,9 +42,8 @@ def main(trials=131_072):
     for _ in range(7):
         costs.append((timed(fold, trials), timed(projected, trials)))
         ratios.append(costs[-1][0] / costs[-1][1])
-    print(
-        f"dim {fold.program.dim}, 60 clients, {trials:,} trials, {jax.devices()[0].device_kind}, jax {jax.__version__}"
-    )
+    machine = f"{jax.devices()[0].device_kind}, jax {jax.__version__}"
+    print(f"dim {fold.program.dim}, 60 clients, {trials:,} trials, {machine}")
     print(f"largest difference of a score: {worst:.1e} of a standard deviation")
     for name, cost in zip(("general fold", "projected"), zip(*costs)):
         print(f"{name:<13} {1e6 * statistics.median(cost):8.3f} µs/trial (median of 7)")

@@ -88,8 +88,8 @@ class FederatedSource:
         rows = np.asarray(self._client(jnp.asarray(self.records[group]), jax.random.fold_in(self.key, group)))
         if not np.isfinite(rows).all():
             raise ValueError(
-                f"population.learning_rate is {self.training.learning_rate}, and client {group} diverges: its updates "
-                "hold NaN or infinity; set a smaller one with --set population.learning_rate=VALUE"
+                f"population.learning_rate is {self.training.learning_rate}, and client {group} diverges: its "
+                "updates hold NaN or infinity; set a smaller one with --set population.learning_rate=VALUE"
             )
         return [rows]
 

@@ -159,4 +159,4 @@ def test_only_a_certified_bound_is_printed_as_one():
     clear = counts(errors_h0=[0, 0], errors_h1=[0, 0], trials_h0=5000, trials_h1=5000)
     bound = bounds.certify(plan(bounds.Event(0.0, "forward")), clear, 1e-3)
     assert str(bound) == "ε ≥ 7.346 at δ = 0.001 (95% confidence, limited by the trials)"
-    assert str(replace(bound, kind="estimate", epsilon=3.0)) == "ε ≈ 3.000 at δ = 0.001 (95% confidence)"
+    assert str(replace(bound, kind="estimate", epsilon=3.0, errors_h0=9)) == "ε ≈ 3.000 at δ = 0.001 (95% confidence)"
