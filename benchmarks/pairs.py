@@ -48,7 +48,7 @@ def main(trials=1_000_000, seed=0):
     note = f"δ = {DELTA:g}, {trials:,} trials, seed {seed}, 95 % confidence a row, {machine}."
     star = "`*`: no error of the rarer kind was seen; limited by the trials, not a measurement."
     text = f"{note} {star}\n\n" + "\n".join(rows) + "\n"
-    Path(__file__).parent.parent.joinpath("results", "membership-digits", "pairs.md").write_text(text)
+    Path(__file__).parent.parent.joinpath("results", "membership-pairs.md").write_text(text)
 
 
 if __name__ == "__main__":

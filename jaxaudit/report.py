@@ -76,9 +76,8 @@ def show(run: store.Run, console: Console) -> None:
                 summary["off_span"], "The off-span score, known to a server that holds the audited pool (each alone)"
             )
         )
-    for name in ("statement", "verdict", "real", "simulated", "server_knows"):
-        label = name.replace("_", " ").capitalize()
-        console.print(Text.assemble((f"{label}: ", "bold"), summary[name]), soft_wrap=False)
+    for name in ("statement", "verdict", "real", "simulated"):
+        console.print(Text.assemble((f"{name.capitalize()}: ", "bold"), summary[name]))
     console.print(method_sentence(summary["bounds"][0]["method"], summary["confidence"]))
 
 
