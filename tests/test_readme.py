@@ -30,7 +30,7 @@ def test_the_recipe_of_the_readme_is_a_recipe(tmp_path):
 def test_the_table_of_the_readme_is_the_stored_run():
     summary = json.loads((ROOT / "results/membership-digits/summary.json").read_text())
     for row in summary["bounds"]:
-        assert f"≥ {row['epsilon_lower']:.3f}" in README
+        assert f"≥ {ja.bounds.rounded_down(row['epsilon_lower'])}" in README
     assert summary["statement"].split(";")[0] in " ".join(README.split())
     assert summary["recipe"] == config.to_mapping(config.load("membership"))
 
