@@ -165,10 +165,9 @@ def test_the_summary_holds_what_tools_rely_on(summary, part, keys):
 
 
 def test_the_summary_is_strict_json(finished):
-    def refuse(constant):
-        raise AssertionError(f"{constant} is no JSON")
-
-    json.loads((finished.folder / "summary.json").read_bytes(), parse_constant=refuse)
+    odd = []
+    json.loads((finished.folder / "summary.json").read_bytes(), parse_constant=odd.append)
+    assert odd == []  # NaN and Infinity are no JSON
 
 
 def test_the_summary_is_of_schema_1(summary):

@@ -19,7 +19,7 @@ class Softmax(nn.Module):
     @nn.compact
     def __call__(self, inputs):
         """Logits f32[batch, classes] of f32[batch, ...]."""
-        return nn.Dense(self.classes)(inputs.reshape(inputs.shape[0], -1))
+        return _dense(self.classes)(inputs.reshape(inputs.shape[0], -1))
 
 
 class MLP(nn.Module):
@@ -36,7 +36,12 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, inputs):
         """Logits f32[batch, classes] of f32[batch, ...]."""
-        return nn.Dense(self.classes)(nn.relu(nn.Dense(self.hidden)(inputs.reshape(inputs.shape[0], -1))))
+        return _dense(self.classes)(nn.relu(_dense(self.hidden)(inputs.reshape(inputs.shape[0], -1))))
+
+
+def _dense(features: int) -> nn.Dense:
+    """On a GPU the default precision would be TF32, and the recorded updates would depend on the device."""
+    return nn.Dense(features, precision="highest")
 
 
 def build(name: Name, classes: int, hidden: int) -> nn.Module:

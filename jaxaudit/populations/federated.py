@@ -1,8 +1,7 @@
 """Clients that train a real model on real records and send the updates of recorded mini-batches."""
 
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,127 +14,7 @@ from ..types import Moments, Pair, Responses
 from .pairs import explicit_pair, pair_field, random_pair, require_pair_file, worst_pair, zeroed_pair
 from .partition import deal
 from .pool import RecordedPool
-
-
-class Global(NamedTuple):
-    """The global model of the audited round, and what it trains on.
-
-    Attributes:
-      theta: f32[dim], its parameters.
-      inputs: f32[records, ...].
-      labels: i32[records].
-    """
-
-    theta: jax.Array
-    inputs: jax.Array
-    labels: jax.Array
-
-
-@dataclass(frozen=True)
-class _Batches:
-    """The mini-batches of one client, as positions among its records: static sizes, no arrays."""
-
-    variants: int
-    steps: int
-    size: int
-
-    def __call__(self, key, records):
-        """Record numbers of every recorded variant, i32[variants, steps, size], distinct within a batch."""
-        order = jax.random.uniform(key, (self.variants, self.steps, records.shape[0]))
-        return records[jnp.argsort(order, axis=-1)[..., : self.size]]
-
-
-@dataclass(frozen=True, eq=False)
-class FederatedSource:
-    """The recorded mini-batch updates of some clients, computed when they are asked for.
-
-    Attributes:
-      training: the local training.
-      unravel: from theta to the pytree of the model.
-      model: the global model and the data.
-      batches: how mini-batches are recorded.
-      records: i64[clients, records per client].
-      key: PRNG key of these clients' mini-batches.
-    """
-
-    training: models.LocalTraining
-    unravel: Any
-    model: Global
-    batches: _Batches
-    records: np.ndarray
-    key: jax.Array
-
-    @property
-    def dim(self):
-        """Number of parameters."""
-        return self.model.theta.size
-
-    def freedom(self, groups: int) -> int:
-        """Rank that within-client differences can reach; one-step updates are means over the client's records."""
-        _, each = self.records.shape
-        one = self.batches.variants - 1
-        if self.batches.steps == 1:
-            one = min(one, each - 1)
-        return min(groups * one, self.dim)
-
-    @property
-    def sizes(self):
-        """Every client has recorded as many variants."""
-        return np.full(len(self.records), self.batches.variants)
-
-    def chunks(self, group: int):
-        """All variants of one client, in one piece."""
-        rows = np.asarray(self._client(jnp.asarray(self.records[group]), jax.random.fold_in(self.key, group)))
-        if not np.isfinite(rows).all():
-            raise ValueError(
-                f"population.learning_rate is {self.training.learning_rate}, and client {group} diverges: its "
-                "updates hold NaN or infinity; set a smaller one with --set population.learning_rate=VALUE"
-            )
-        return [rows]
-
-    def project(self, weights: np.ndarray) -> np.ndarray:
-        """One scalar per update; a single step needs only a directional derivative, and no update is stored."""
-        if self.batches.steps > 1:
-            rows = (self.chunks(group)[0] for group in range(len(self.records)))
-            return np.concatenate([row.astype(np.float64) @ weights for row in rows])
-        weights = jnp.asarray(weights, jnp.float32)
-        slopes = [
-            self._slopes(weights, jnp.asarray(records), jax.random.fold_in(self.key, group))
-            for group, records in enumerate(self.records)
-        ]
-        return np.concatenate(jax.device_get(slopes)).astype(np.float64)
-
-    def update(self, batches):
-        """The update of given batches i32[steps, size] of record numbers: f32[dim]."""
-        return np.asarray(self._update(self.model, jnp.asarray(batches)))
-
-    @property
-    def _update(self):
-        return partial(_update, self.training, self.unravel)
-
-    def _client(self, records, key):
-        return _client_updates(self.training, self.unravel, self.batches, self.model, records, key)
-
-    def _slopes(self, weights, records, key):
-        return _client_slopes(self.training, self.unravel, self.batches, self.model, weights, records, key)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _update(training, unravel, model: Global, batch):
-    return training.update(unravel, model.theta, model.inputs[batch], model.labels[batch])
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _client_updates(training, unravel, batches, model: Global, records, key):
-    return jax.vmap(partial(_update, training, unravel, model))(batches(key, records))
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _client_slopes(training, unravel, batches, model: Global, weights, records, key):
-    def slope(batch):
-        return training.projected_update(unravel, model.theta, weights, model.inputs[batch], model.labels[batch])
-
-    return jax.vmap(slope)(batches(key, records))
+from .recordings import Batches, FederatedSource, Global, client_updates
 
 
 @recipe
@@ -203,7 +82,7 @@ class Federated:
             training,
             unravel,
             Global(theta, inputs, labels),
-            _Batches(self.variants, self.local_steps, self.batch_size),
+            Batches(self.variants, self.local_steps, self.batch_size),
         )
         learned, audited = source(fit, keys["fit_batches"]), source(certify, keys["certify_batches"])
         held_out = fit.reshape(-1)
@@ -244,12 +123,12 @@ class Federated:
 
     def _average(self, training, unravel, model: Global, records, key):
         """Federated averaging over the audited cohort, one mini-batch sequence per client and round."""
-        batches = _Batches(1, self.local_steps, self.batch_size)
+        batches = Batches(1, self.local_steps, self.batch_size)
 
         @jax.jit
         def one_round(theta, key):
             def client(argument):
-                return _client_updates(training, unravel, batches, model._replace(theta=theta), *argument)[0]
+                return client_updates(training, unravel, batches, model._replace(theta=theta), *argument)[0]
 
             keys = jax.random.split(key, self.clients)
             return theta + jax.lax.map(client, (jnp.asarray(records), keys)).mean(0)
