@@ -6,6 +6,7 @@ from .audit import Prepared as Prepared
 from .populations import Arrays as Arrays
 from .populations import Federated as Federated
 from .populations import Synthetic as Synthetic
+from .report import save as save
 from .runner import Result as Result
 from .runner import run as run
 from .schema import recipe as recipe

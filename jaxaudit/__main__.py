@@ -22,6 +22,8 @@ def main() -> int:
         return _complain(error.format_message())
     except (ValueError, OSError) as error:
         return _complain(str(error))
+    except MemoryError as error:
+        return _complain(f"not enough memory ({error}); use a smaller model, dimension or pool")
     except (click.Abort, KeyboardInterrupt):
         click.echo("jaxaudit: interrupted; nothing was written", err=True)
         return 130

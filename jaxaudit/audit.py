@@ -20,6 +20,7 @@ from .types import (
     Attack,
     Draws,
     LinearTest,
+    Loaded,
     Moments,
     Pair,
     Population,
@@ -30,9 +31,12 @@ from .types import (
 )
 
 Knows = Literal["fit_pool", "certify_pool"]
-_KNOWS = {
-    "fit_pool": "the two candidates, the model, the protocol, and a fit pool disjoint from the audited one",
-    "certify_pool": "the two candidates, the model, the protocol, and every recorded update of the audited pool",
+# Moments are dense: a covariance of this size takes 1.8 GB, and its eigenvectors as much again.
+MAX_DIM = 15_000
+_VERBS = {
+    "population": ("respond",),
+    "aggregator": ("view", "linear", "words", "prepare", "init", "add", "reveal"),
+    "attack": ("reads", "broadcast", "calibrate", "score"),
 }
 
 
@@ -81,33 +85,40 @@ def play(program: Program, params: Params, ticket: Ticket) -> tuple[jax.Array, j
     Returns:
       (score under bit 0, score under bit 1), f32[].
     """
-    views = reveal(program, params, ticket)
-    return program.score(params.knowledge, views[0]), program.score(params.knowledge, views[1])
+    both = jax.vmap(program.score, in_axes=(None, 0))(params.knowledge, reveal(program, params, ticket))
+    return both[0], both[1]
 
 
-def reveal(program: Program, params: Params, ticket: Ticket) -> tuple[Any, Any]:
-    """What the server sees in one trial, under bit 0 and under bit 1."""
-    fold = jax.vmap(partial(_fold, program, params, ticket))
+def reveal(program: Program, params: Params, ticket: Ticket) -> Any:
+    """What the server sees in one trial: views with a leading axis for the bit.
+
+    Both bits go through the same operations, so that no rounding can depend on the bit.
+    """
+    fold = jax.vmap(partial(_fold, program, params, ticket), in_axes=(0, 0, None))
     others = program.draws.others(params.pool, ticket)
     start = jax.vmap(lambda _: program.aggregator.init(program.dim))(jnp.arange(others.shape[0]))
-    crowd = fold(start, others)
-    states = [fold(crowd, program.draws.target(params.pool, ticket, bit)) for bit in (0, 1)]
-    finish = jax.vmap(lambda state: program.aggregator.reveal(params.aggregator, state, ticket))
-    return finish(states[0]), finish(states[1])
+    crowd = fold(start, others, 0)
+
+    def finish(bit):
+        state = fold(crowd, program.draws.target(params.pool, ticket, bit), others.shape[1])
+        return jax.vmap(lambda state: program.aggregator.reveal(params.aggregator, state, ticket))(state)
+
+    return jax.vmap(finish)(jnp.arange(2))
 
 
-def _fold(program, params, ticket, state, seats):
-    # The next seat travels in the carry. Read where it is used, `seats[index]` would be fused into the update and
-    # repeated for every element of it, which keeps XLA:CPU from vectorising (three times slower).
-    last = seats.shape[0] - 1
+def _fold(program, params, ticket, state, occupants, first_seat):
+    # The next occupant travels in the carry. Read where it is used, `occupants[index]` would be fused into the update
+    # and repeated for every element of it, which keeps XLA:CPU from vectorising (three times slower).
+    last = occupants.shape[0] - 1
 
     def add(index, carry):
-        state, seat = carry
-        update = program.draws.update(params.pool, ticket, seat)
-        state = program.aggregator.add(params.aggregator, state, ticket, seat, update)
-        return state, seats[jnp.minimum(index + 1, last)]
+        state, who = carry
+        update = program.draws.update(params.pool, ticket, who)
+        # The aggregator learns the seat, not its occupant: the target's seat has one number under both bits.
+        state = program.aggregator.add(params.aggregator, state, ticket, first_seat + index, update)
+        return state, occupants[jnp.minimum(index + 1, last)]
 
-    return jax.lax.fori_loop(0, seats.shape[0], add, (state, seats[0]))[0]
+    return jax.lax.fori_loop(0, occupants.shape[0], add, (state, occupants[0]))[0]
 
 
 @dataclass(frozen=True)
@@ -117,11 +128,14 @@ class Game:
     Attributes:
       program: static.
       params: arrays.
-      nested: the scores of a trial are ordered, h0 <= h1, in every draw, so paired bounds apply.
+      slack: the score of the exact total lies within so much of the one computed. Bounds count on the safe side of
+        it: scores of H0 are raised by it, those of H1 lowered.
+      nested: even so, h0 <= h1 in every draw, so paired bounds apply.
     """
 
     program: Program
     params: Params
+    slack: float
     nested: bool
 
 
@@ -167,20 +181,22 @@ class Prepared:
             return None
         weights = self.audit.attack.linear(self.knowledge).weights
         shift, variance = weights @ self.pair.difference, weights @ self.truth.covariance @ weights
+        if shift == 0:
+            return 0.0
         return float(abs(shift) / np.sqrt(variance)) if variance > 0 else float(np.inf)
 
     def fold(self) -> Game:
         """The general game, on whole updates."""
-        draws, pool = self.responses.certify.load(self.pair)
+        loaded = self.responses.certify.load(self.pair)
         knowledge = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), self.knowledge)
-        program = Program(draws, self.audit.aggregator, self.audit.attack.score, self.responses.certify.dim)
-        return Game(program, Params(pool, None, knowledge), nested=False)
+        program = Program(loaded.draws, self.audit.aggregator, self.audit.attack.score, self.responses.certify.dim)
+        # The score is a function of the view, and the view of the sum: there is nothing to allow for.
+        return Game(program, self._params(loaded, knowledge), slack=0.0, nested=False)
 
     def project(self, test: LinearTest | None = None) -> Game:
         """The same game with one scalar per update: a linear score of a sum is a sum of scores.
 
-        Same tickets and same draws, at a cost per trial that does not depend on the dimension. The target's scalar
-        is added last, and float addition is monotone, so h0 <= h1 holds in every draw: the game is nested.
+        Same tickets and same draws, at a cost per trial that does not depend on the dimension.
 
         Args:
           test: the linear score; the attack's own by default.
@@ -189,13 +205,29 @@ class Prepared:
           Game, of dimension 1.
         """
         test = test or self.audit.attack.linear(self.knowledge)
-        draws, pool = self.responses.certify.project(self.pair, test.weights, float(test.offset))
+        loaded = self.responses.certify.project(self.pair, test.weights, float(test.offset))
         identity = LinearTest(jnp.ones(1, jnp.float32), jnp.zeros((), jnp.float32))
-        program = Program(draws, self.audit.aggregator, linear_score, 1)
-        ends = (self.pair.h0.astype(np.float64) @ test.weights, self.pair.h1.astype(np.float64) @ test.weights)
-        # Far above float32 rounding, so that the order of the two candidates is beyond doubt on any device.
-        nested = ends[1] - ends[0] > 1e-5 * (abs(ends[0]) + abs(ends[1]))
-        return Game(program, Params(pool, None, identity), bool(nested))
+        params = self._params(loaded, identity)
+        # Every scalar is off by its error and half a step, the decoded total by half a unit in the last place.
+        step, clients = float(params.aggregator.step), self.server.noise_terms + 1
+        slack = clients * (loaded.error + step / 2 + 2.0**-24 * loaded.limit)
+        shift = float(test.weights @ self.pair.difference)
+        program = Program(loaded.draws, self.audit.aggregator, linear_score, 1)
+        return Game(program, params, slack, nested=shift > 6 * slack)
+
+    def _params(self, loaded: Loaded, knowledge) -> Params:
+        aggregator = self.audit.aggregator.prepare(loaded.limit, self.server.noise_terms + 1)
+        return Params(loaded.params, aggregator, knowledge)
+
+    @property
+    def statement(self) -> str:
+        """The sentence that says what a bound is about, and what it is not."""
+        return (
+            f"Lower bound on ε of: fixed candidates x, x' ({self.pair.source}) + "
+            f"{self.responses.certify.describe()['words']}; server knows {self.server.knows}; adjacency: "
+            f"{self.pair.adjacency}; conditional on {self.responses.given}, these candidates and this attack. Not a "
+            "statement about new clients, other models or record-level DP."
+        )
 
 
 @recipe
@@ -216,7 +248,13 @@ class Audit:
     server_knows: Knows = "fit_pool"
 
     def check(self) -> None:
-        """Raise ValueError where the parts do not fit together."""
+        """Raise ValueError where a part is incomplete, or the parts do not fit together."""
+        for part, verbs in _VERBS.items():
+            player = getattr(self, part)
+            for verb in verbs:
+                if not hasattr(player, verb):
+                    name = type(player).__name__
+                    raise ValueError(f"{part} {name} has no {verb!r}; jaxaudit.types says what it must have")
         attack: Attack = self.attack
         aggregator: Aggregator = self.aggregator
         if attack.reads is not aggregator.view:
@@ -237,9 +275,19 @@ class Audit:
         self.check()
         population: Population = self.population
         responses = population.respond(seed, self.attack.broadcast())
+        if self.server_knows not in responses.knows:
+            raise ValueError(
+                f"server_knows is {self.server_knows!r}, allowed are {', '.join(responses.knows)} for population "
+                f"{population.kind!r}; leave it out"
+            )
+        if responses.certify.dim > MAX_DIM:
+            raise ValueError(
+                f"updates have dimension {responses.certify.dim:,}, allowed are up to {MAX_DIM:,} (covariances are "
+                "dense); use a smaller model, or project the updates first"
+            )
         truth = responses.certify.moments()
         known = truth if self.server_knows == "certify_pool" else responses.fit.moments()
         pair = responses.choose_pair(known)
-        server = Server(pair, responses.certify.noise_terms, _KNOWS[self.server_knows])
+        server = Server(pair, responses.certify.noise_terms, responses.knows[self.server_knows])
         knowledge = self.attack.calibrate(server, known)
         return Prepared(self, responses, pair, knowledge, known, truth, server)

@@ -49,7 +49,7 @@ def run(recipe, overrides, trials, seed, deltas, confidence, out):
         with _progress() as progress:
             result = runner.run_recipe(wanted, progress=progress)
         with Console(stderr=True).status("Drawing the figures"):
-            stored = report.write(result, folder)
+            stored = report.save(result, folder)
     report.show(stored, _console())
     _where(folder)
 
@@ -81,7 +81,7 @@ def _finished(wanted, folder: Path):
 @click.option(
     "--design",
     type=click.Choice(["paired", "independent"]),
-    help="How h0[i] and h1[i] relate: one draw, or none in common. Undeclared is safe either way.",
+    help="How h0[i] and h1[i] relate: `paired` if they share a draw, which a constant shift makes tighter.",
 )
 @click.option(
     "--method", type=click.Choice(["union", "pc-cp"]), help="Certificate; the default is the best that is sound."
@@ -111,6 +111,11 @@ def bound(file, deltas, confidence, design, method, seed):
             )
         stored = store.read(file)
         plan, counts = stored.plan, stored.counts
+        if plan.method == "pc-cp" and max(deltas) > max(plan.deltas):
+            raise ValueError(
+                f"--delta is {max(deltas):g}, allowed are up to {max(plan.deltas):g}, the largest that {file} was "
+                "planned for; run the recipe again with it and another --seed"
+            )
         confidence = stored.summary["confidence"] if confidence is None else confidence
     else:
         from .scores import plan_and_counts
@@ -121,6 +126,8 @@ def bound(file, deltas, confidence, design, method, seed):
     rows = [report.bound_row(certify(plan, counts, delta, confidence), trials=trials) for delta in deltas]
     console = _console()
     console.print(report.table(rows, f"{file}: {min(trials):,} trials, {percent(confidence)} confidence"))
+    if file.is_dir():
+        console.print(stored.summary["statement"])
     console.print(report.method_sentence(plan.method, confidence))
 
 

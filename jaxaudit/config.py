@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import importlib
 import json
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
@@ -18,6 +19,7 @@ from pydantic import Field, ValidationError
 
 from . import aggregation, attacks, populations
 from .audit import Audit
+from .populations.files import file_sha256
 from .schema import recipe
 
 # A ticket numbers trials in 32 bits; a little room is left for the last block.
@@ -54,7 +56,7 @@ class Recipe:
 
 
 def make_recipe(audit: Audit, **plan: Any) -> Recipe:
-    """The recipe of an audit made in Python; deltas may be any sequence of numbers.
+    """The recipe of an audit made in Python, with the fields of `Recipe`; deltas may be any sequence of numbers.
 
     Raises:
       ValueError: in one line.
@@ -192,7 +194,7 @@ def digest(recipe: Recipe) -> str:
     for field in ("trials", "deltas", "confidence"):
         del mapping[field]
     named = [v for v in _leaves(mapping) if isinstance(v, str) and Path(v).suffix and Path(v).is_file()]
-    mapping["files"] = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in named]
+    mapping["files"] = [file_sha256(path) for path in named]
     return hashlib.sha256(json.dumps(mapping, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -211,6 +213,8 @@ def _imported(part: str, kind: Any, known: Iterable[str]) -> type:
     module, dot, name = str(kind).rpartition(".")
     if not dot or not isinstance(kind, str):
         raise ValueError(f"{part}.kind is {kind!r}, allowed are {', '.join(known)}, or module.Class of your own")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # a console script does not look beside the recipe, `python -m` does
     try:
         cls = getattr(importlib.import_module(module), name)
     except Exception as error:  # whatever a module of the user's may raise

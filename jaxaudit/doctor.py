@@ -43,7 +43,7 @@ def examine() -> Iterator[tuple[str, str, bool]]:
     yield "products keep float32 (no TF32)", f"{float(product):.6f}", float(product) == 8 * (1 + 2**-12)
 
     datasets = importlib.util.find_spec("tensorflow_datasets") is not None
-    yield "tensorflow-datasets (optional)", "installed" if datasets else "not installed", True
+    yield "tensorflow-datasets (imported when needed)", "installed" if datasets else "not installed", True
 
 
 _THREEFRY = ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0))

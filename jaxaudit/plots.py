@@ -136,7 +136,7 @@ def noise_spectrum(panels, run: Run):
     if "separation" in run.spectrum:
         separation = run.spectrum["separation"]
         lower.plot(index, separation / (separation[-1] or 1.0), color=PREDICTED)
-    lower.set(ylim=(0, 1.05), xlim=(0, len(variance) + 1), ylabel="cumulative Δ²")
+    lower.set(ylim=(0, 1.05), xlim=(0, len(variance) + 1), ylabel="share of shift")
     lower.set(xlabel="direction of the noise, strongest first")
     upper.figure.align_ylabels(panels)
     return panels

@@ -67,9 +67,11 @@ def threefry2x32(key, counter):
 def words(ticket: Ticket, first, size: int):
     """Words `first` to `first + size - 1` of a trial.
 
+    A trial has 2^32 words. The lower half is the population's, the upper half the aggregator's.
+
     Args:
       ticket: the trial.
-      first: u32[], even; a trial has 2^33 words.
+      first: u32[], even.
       size: number of words, static.
 
     Returns:

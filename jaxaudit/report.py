@@ -39,7 +39,7 @@ def to_run(result: Result) -> store.Run:
         "confidence": recipe.confidence,
         "design": "paired",
         "adjacency": prepared.pair.adjacency,
-        "statement": _statement(prepared, pool),
+        "statement": prepared.statement,
         "verdict": result.verdict.words,
         "verdict_kind": result.verdict.kind,
         "real": prepared.responses.real,
@@ -57,7 +57,7 @@ def to_run(result: Result) -> store.Run:
     return store.Run(config.to_toml(recipe), summary, result.plan, result.counts, _spectrum(result))
 
 
-def write(result: Result, folder: str | Path) -> store.Run:
+def save(result: Result, folder: str | Path) -> store.Run:
     """Write the run folder of a result, with its figures.
 
     Raises:
@@ -71,11 +71,9 @@ def show(run: store.Run, console: Console) -> None:
     summary = run.summary
     console.print(table(summary["bounds"], _title(summary)))
     if summary["off_span"]:
-        console.print(
-            table(
-                summary["off_span"], "The off-span score, known to a server that holds the audited pool (each alone)"
-            )
-        )
+        level = percent(summary["confidence"])
+        title = f"The off-span score of a server that knows the audited pool: a statement of its own, at {level}"
+        console.print(table(summary["off_span"], title))
     for name in ("statement", "verdict", "real", "simulated"):
         console.print(Text.assemble((f"{name.capitalize()}: ", "bold"), summary[name]))
     console.print(method_sentence(summary["bounds"][0]["method"], summary["confidence"]))
@@ -149,15 +147,6 @@ def _prediction(delta, distance):
     return None if distance is None else gaussian_epsilon(delta, distance)
 
 
-def _statement(prepared, pool) -> str:
-    """The sentence that says what the bound is about, and what it is not."""
-    return (
-        f"Lower bound on ε of: fixed candidates x, x' ({prepared.pair.source}) + {pool['words']}; "
-        f"server knows {prepared.server.knows}; adjacency: {prepared.pair.adjacency}; conditional on this pool, "
-        "these candidates and this attack. Not a statement about new clients, other models or record-level DP."
-    )
-
-
 def _title(summary) -> str:
     recipe = summary["recipe"]
     what = recipe["attack"]["kind"], recipe["population"]["kind"], recipe["population"].get("pair")
@@ -201,6 +190,7 @@ def _commit() -> str | None:
     try:
         subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True, check=True, timeout=5)
         done = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, check=True, timeout=5, text=True)
+        changed = subprocess.run([*git, "status", "--short"], capture_output=True, check=True, timeout=5)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.strip() + ("-dirty" if changed.stdout else "")

@@ -6,7 +6,7 @@ communication; the statistics happen on the host, in float64.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -62,6 +62,11 @@ class Result:
         """The certified bounds at the planned deltas; they hold together."""
         return tuple(self.bound(delta) for delta in self.recipe.deltas)
 
+    @property
+    def statement(self) -> str:
+        """The sentence that says what the bounds are about, and what they are not: to be printed with every one."""
+        return self.prepared.statement
+
     def bound(self, delta: float, confidence: float | None = None) -> Bound:
         """A certified lower bound on epsilon.
 
@@ -75,14 +80,27 @@ class Result:
         return certify(self.plan, self.counts, delta, self.recipe.confidence if confidence is None else confidence)
 
 
-def run(audit: Audit, *, devices=None, progress: Callable[[str, int], Progress] | None = None, **plan) -> Result:
+def run(
+    audit: Audit,
+    *,
+    trials: int = 1_000_000,
+    seed: int = 0,
+    deltas: Sequence[float] = (1e-2, 1e-3, 1e-4, 1e-5),
+    confidence: float = 0.95,
+    devices=None,
+    progress: Callable[[str, int], Progress] | None = None,
+) -> Result:
     """Audit: prepare, choose thresholds on pilot trials, certify on fresh ones.
 
     Args:
       audit: the recipe of the game.
+      trials: certifying trials, 1,000 to 4,000,000,000, each played under both hypotheses. Plan them in advance:
+        stopping when the result pleases voids the confidence.
+      seed: in [0, 2^32); with the recipe it determines every number of the result.
+      deltas: in [0, 1); the bounds at all of them hold together.
+      confidence: in (0, 1).
       devices: JAX devices to spread over, all local ones by default; the result does not depend on them.
       progress: called with the name and the trials of each stage; returns a function of the trials just done.
-      **plan: `trials`, `seed`, `deltas` and `confidence`, as in `Recipe`.
 
     Returns:
       Result.
@@ -90,31 +108,32 @@ def run(audit: Audit, *, devices=None, progress: Callable[[str, int], Progress] 
     Raises:
       ValueError: for a value outside its range, or parts that do not fit together.
     """
-    return run_recipe(make_recipe(audit, **plan), devices=devices, progress=progress)
+    recipe = make_recipe(audit, trials=trials, seed=seed, deltas=deltas, confidence=confidence)
+    return run_recipe(recipe, devices=devices, progress=progress)
 
 
 def run_recipe(recipe: Recipe, *, devices=None, progress: Callable[[str, int], Progress] | None = None) -> Result:
     """`run`, from a recipe that holds the trials, seed, deltas and confidence already."""
-    table = _Table(tuple(devices or jax.local_devices()), recipe.seed, progress or (lambda name, trials: _silent))
+    player = _Player(tuple(devices or jax.local_devices()), recipe.seed, progress or (lambda name, trials: _silent))
     started = time.perf_counter()
     prepared = recipe.audit.prepare(recipe.seed)
     game = prepared.game()
     prepared_s = time.perf_counter() - started
 
-    pilot = table.scores(game, "pilot", int(np.clip(_PILOT_SHARE * recipe.trials, *_PILOT_RANGE)))
+    pilot = player.scores(game, "pilot", int(np.clip(_PILOT_SHARE * recipe.trials, *_PILOT_RANGE)))
     method = "pc-cp" if game.nested else "union"
     plan = robust_pilot(pilot, recipe.trials, recipe.deltas, method, recipe.confidence)
     thresholds = np.unique(np.concatenate([plan.thresholds, roc_thresholds(pilot)]))
     began = time.perf_counter()
-    counts = table.count(game, "certify", recipe.trials, thresholds)
+    counts = player.count(game, "certify", recipe.trials, thresholds)
     trials_s = time.perf_counter() - began
 
     noise = spectrum(prepared.truth)
     verdict = judge(noise, prepared.truth, prepared.pair, prepared.responses.structural(prepared.pair))
-    off_span = _certify_off_span(table, prepared, verdict, recipe)
+    off_span = _certify_off_span(player, prepared, verdict, recipe)
     timing = {
         "prepare_s": prepared_s,
-        "compile_s": table.first_block_s,
+        "compile_s": player.first_block_s,
         "trials_s": trials_s,
         "trials_per_s": recipe.trials / trials_s,
     }
@@ -125,23 +144,24 @@ def _silent(done):
     pass
 
 
-def _certify_off_span(table, prepared, verdict, recipe):
+def _certify_off_span(player, prepared, verdict, recipe):
     """The score that reads the part of the difference no noise reaches; its threshold needs no pilot."""
     if verdict.kind not in ("structural", "for this pool") or not prepared.linear:
         return ()
     direction = verdict.off_span / np.linalg.norm(verdict.off_span)
     middle = (prepared.pair.h0.astype(np.float64) + prepared.pair.h1.astype(np.float64)) / 2
     game = prepared.project(LinearTest(direction, direction @ (prepared.truth.mean + middle)))
-    if not game.nested:
-        return ()
-    events = tuple(Event(0.0, "forward", delta) for delta in recipe.deltas)
-    plan = Plan("pc-cp", events, recipe.deltas, stream="fixed in advance")
-    counts = table.count(game, "off-span", recipe.trials, plan.thresholds)
+    if game.nested:
+        method, events = "pc-cp", tuple(Event(0.0, "forward", delta) for delta in recipe.deltas)
+    else:
+        method, events = "union", (Event(0.0, "forward"),)
+    plan = Plan(method, events, recipe.deltas, stream="fixed in advance")
+    counts = player.count(game, "off-span", recipe.trials, plan.thresholds)
     return tuple(certify(plan, counts, delta, recipe.confidence) for delta in recipe.deltas)
 
 
-class _Table:
-    """Where games are played: devices, seed and progress of one run."""
+class _Player:
+    """Plays games on the devices of one run, with its seed, and reports progress."""
 
     def __init__(self, devices, seed, progress):
         self.mesh = jax.make_mesh((len(devices),), ("trials",), (jax.sharding.AxisType.Auto,), devices=devices)
@@ -184,10 +204,11 @@ class _Table:
         for first in range(0, trials, step):
             # Dispatch is asynchronous: the device computes the next block while the host counts this one.
             block, ahead = ahead, launch(first + step) if first + step < trials else None
-            h0, h1 = (np.asarray(scores).reshape(-1)[: trials - first] for scores in block)
+            h0, h1 = (np.asarray(scores, np.float64).reshape(-1)[: trials - first] for scores in block)
             if not self.first_block_s:
                 self.first_block_s = time.perf_counter() - began
-            yield h0, h1
+            # On the safe side of what arithmetic left open: an error that might have been one is one.
+            yield h0 + game.slack, h1 - game.slack
             advance(len(h0))
 
 

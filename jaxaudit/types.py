@@ -100,6 +100,22 @@ class Server:
     knows: str
 
 
+class Loaded(NamedTuple):
+    """A pool that is ready to be drawn from.
+
+    Attributes:
+      draws: the program.
+      params: its arrays, a pytree.
+      limit: no entry of an update is larger than this in magnitude.
+      error: how far a projected scalar may be from the exact product; 0 for whole updates.
+    """
+
+    draws: "Draws"
+    params: Any
+    limit: float
+    error: float
+
+
 class Draws(Protocol):
     """The part of a population that runs in every trial: pure, hashable, holding no arrays."""
 
@@ -112,8 +128,8 @@ class Draws(Protocol):
     def target(self, params, ticket: Ticket, bit) -> jax.Array:
         """Who sits on the target's seats: i32[rounds, seats]."""
 
-    def update(self, params, ticket: Ticket, seat) -> jax.Array:
-        """What the occupant of one seat sends: f32[dim]."""
+    def update(self, params, ticket: Ticket, who) -> jax.Array:
+        """What one occupant sends: f32[dim]."""
 
 
 class Pool(Protocol):
@@ -125,14 +141,14 @@ class Pool(Protocol):
     def moments(self) -> Moments:
         """Moments of the sum of all noise terms."""
 
-    def load(self, pair: Pair) -> tuple[Draws, Any]:
-        """Draws of whole updates, and their params (a pytree of arrays)."""
+    def load(self, pair: Pair) -> Loaded:
+        """Draws of whole updates."""
 
-    def project(self, pair: Pair, weights: np.ndarray, offset: float) -> tuple[Draws, Any]:
+    def project(self, pair: Pair, weights: np.ndarray, offset: float) -> Loaded:
         """Draws of one scalar per update: its product with `weights`, less its share of `offset`."""
 
     def describe(self) -> dict[str, Any]:
-        """For reports: `updates`, `clients`, `replacement`, and in `words` what is summed besides the target."""
+        """For reports: `updates`, `clients` (None if not known), `replacement`, and in `words` what is summed."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +161,8 @@ class Responses:
       choose_pair: called once with the server's `Moments`.
       structural: called with the pair; a proof in words that no noise can hide their difference, or None.
       real: what in this audit is real, in words.
+      knows: what the server knows, in words, for every value of `Audit.server_knows` that makes sense.
+      given: what the bound is conditional on, in words.
       metrics: figures of the preparation, such as the model's accuracy.
       data_sha256: what the updates were computed from.
     """
@@ -153,6 +171,8 @@ class Responses:
     certify: Pool
     choose_pair: Callable[[Moments], Pair]
     real: str
+    knows: Mapping[str, str]
+    given: str = "this pool"
     structural: Callable[[Pair], str | None] = lambda pair: None
     metrics: Mapping[str, float] = field(default_factory=dict)
     data_sha256: Mapping[str, str] = field(default_factory=dict)
@@ -175,11 +195,14 @@ class Aggregator(Protocol):
     linear: ClassVar[bool]
     words: ClassVar[str]
 
+    def prepare(self, limit: float, clients: int) -> Any:
+        """Params, once: updates have no entry beyond `limit`, and there are at most so many clients."""
+
     def init(self, dim: int) -> Any:
         """State before any client."""
 
     def add(self, params, state, ticket: Ticket, seat, update) -> Any:
-        """State after one more client."""
+        """State after one more client, on seat number `seat`; the same number under both bits. f32[dim] comes in."""
 
     def reveal(self, params, state, ticket: Ticket) -> Any:
         """What the server sees."""

@@ -605,3 +605,20 @@ def test_a_stored_design_cannot_be_declared_again(finished, options):
 def test_counts_have_no_design_to_declare(scores, options):
     answer = ask("bound", scores / "counts.npz", *options)
     assert answer.code == 2 and "--method union" in answer.err
+
+
+def test_a_part_beside_the_recipe_is_found_by_the_console_script(tmp_path):
+    """A console script, unlike `python -m`, does not look into the current folder by itself."""
+    (tmp_path / "beside.py").write_text(
+        "import jaxaudit as ja\n\n@ja.recipe\nclass Mine(ja.GaussianLRT):\n    kind: str = 'mine'\n"
+    )
+    code = "import sys; sys.path.remove(''); from jaxaudit.__main__ import main; sys.exit(main())"
+    words = ["run", *SMALL, "--set", "attack.kind=beside.Mine", "--set", "attack.ridge=0.5"]
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    (summary,) = tmp_path.glob("runs/*/summary.json")
+    assert json.loads(summary.read_text())["recipe"]["attack"] == {
+        "kind": "beside.Mine",
+        "shrinkage": "ridge",
+        "ridge": 0.5,
+    }

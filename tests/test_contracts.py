@@ -1,7 +1,7 @@
 """What every population, aggregator and attack must satisfy, whoever wrote it."""
 
 import inspect
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import jaxaudit as ja
 from jaxaudit import config
 from jaxaudit.audit import reveal
 from jaxaudit.bounds import certify, robust_pilot
-from jaxaudit.random import CERTIFY
+from jaxaudit.random import CERTIFY, normals
 from jaxaudit.runner import play_block
 from jaxaudit.types import Ticket
 
@@ -40,7 +40,8 @@ def views(game, trials=64):
     def one(trial):
         return reveal(game.program, game.params, Ticket(jnp.uint32(0), jnp.uint32(CERTIFY), trial))
 
-    return jax.jit(jax.vmap(one))(jnp.arange(trials, dtype=jnp.uint32))
+    both = jax.jit(jax.vmap(one))(jnp.arange(trials, dtype=jnp.uint32))
+    return tuple(jax.tree.map(lambda leaf, bit=bit: leaf[:, bit], both) for bit in (0, 1))
 
 
 def scores(game, trials=64):
@@ -67,6 +68,24 @@ def test_equal_candidates_give_equal_views(game):
     twin = replace(game, pair=replace(game.pair, h1=game.pair.h0))
     for left, right in zip(*views(twin.fold())):
         np.testing.assert_array_equal(left, right)
+
+
+@dataclass(frozen=True)
+class NoisySum(ja.SecureSum):
+    """Adds to every update noise that its seat and the ticket name, as a stage with local noise would."""
+
+    def add(self, params, state, ticket, seat, update):
+        first = jnp.uint32(2**31) + jnp.uint32(2) * seat.astype(jnp.uint32)
+        return super().add(params, state, ticket, seat, update + normals(ticket, first, 1))
+
+
+def test_noise_by_seat_is_the_same_under_both_bits(game):
+    twin = replace(game, pair=replace(game.pair, h1=game.pair.h0))
+    fold = twin.fold()
+    noisy = replace(fold, program=replace(fold.program, aggregator=NoisySum()))
+    first, second = views(noisy)
+    np.testing.assert_array_equal(first.total, second.total)
+    assert not np.array_equal(first.total, views(fold)[0].total)
 
 
 def test_every_client_is_counted(game):
@@ -125,6 +144,22 @@ def test_an_attack_that_reads_another_view_is_refused():
 
     with pytest.raises(ValueError, match="reads tuple, but aggregator 'secure_sum' reveals SumView"):
         ja.Audit(population=ja.Synthetic(), aggregator=ja.SecureSum(), attack=Other()).prepare(0)
+
+
+def test_an_incomplete_part_is_named():
+    class Mean:
+        kind, view, linear = "mean", ja.SumView, False
+
+    with pytest.raises(ValueError, match="aggregator Mean has no 'words'"):
+        ja.Audit(population=ja.Synthetic(), aggregator=Mean(), attack=ja.GaussianLRT()).prepare(0)
+
+
+def test_a_law_has_no_pool_to_be_known():
+    audit = ja.Audit(
+        population=ja.Synthetic(), aggregator=ja.SecureSum(), attack=ja.GaussianLRT(), server_knows="certify_pool"
+    )
+    with pytest.raises(ValueError, match="server_knows is 'certify_pool', allowed are fit_pool"):
+        audit.prepare(0)
 
 
 def test_audits_that_differ_only_in_numbers_share_one_compilation():

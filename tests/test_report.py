@@ -127,7 +127,7 @@ def test_confidence_is_printed_as_it_is(confidence, words):
         "Lower bound on ε of: fixed candidates x, x' (antipodal vectors of the law's support) + sum of 7 independent",
         "; server knows ",
         "; adjacency: replacement of a client's update; ",
-        "conditional on this pool, these candidates and this attack.",
+        "conditional on this law, these candidates and this attack.",
         "Not a statement about new clients, other models or record-level DP.",
     ],
 )

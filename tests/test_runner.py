@@ -1,12 +1,14 @@
 """The same answer everywhere: devices, blocks, repetition. And the whole path from recipe to bound."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import discrete_epsilon
+from scipy import stats
 
 import jaxaudit as ja
 from jaxaudit import runner
@@ -91,9 +93,10 @@ def test_seed_and_trials_are_all_that_decides(projected):
 
 
 def test_every_trial_is_counted_once(projected):
-    counts = counted(projected).counts
+    player = runner._Player(tuple(EIGHT), 0, lambda name, trials: lambda done: None)
+    counts = player.count(projected.prepare(0).game(), "certify", TRIALS, [-1e9, 1e9])
     assert counts.trials_h0 == counts.trials_h1 == TRIALS
-    assert counts.errors_h0[0] == counts.errors_h1[-1] == TRIALS  # below and above every score
+    assert counts.errors_h0.tolist() == [TRIALS, 0] and counts.errors_h1.tolist() == [0, TRIALS]
 
 
 def test_pilot_and_certificate_come_from_different_streams(projected):
@@ -111,15 +114,15 @@ def test_projected_and_folded_audits_agree(projected, folded):
     short, whole = counted(projected), counted(folded)
     fine = short.counts
     game = folded.prepare(0).game()
-    table = runner._Table(tuple(ONE), 0, lambda name, trials: lambda done: None)
-    again = table.count(game, "certify", TRIALS, fine.thresholds)
+    player = runner._Player(tuple(ONE), 0, lambda name, trials: lambda done: None)
+    again = player.count(game, "certify", TRIALS, fine.thresholds)
     assert np.abs(fine.errors_h0 - again.errors_h0).max() <= 2
     assert np.abs(fine.errors_h1 - again.errors_h1).max() <= 2
     assert whole.bounds[0].epsilon <= short.bounds[0].epsilon + 0.1
 
 
 def test_projected_and_folded_sums_of_integers_are_equal_to_the_bit(tmp_path):
-    """Where float32 is exact, the two paths are one function."""
+    """Where float32 is exact, the two paths are one function; the projected one stands off by its slack."""
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "u.npz", updates=rng.integers(-50, 50, (300, 6)).astype(np.float32))
     prepared = ja.Audit(
@@ -129,11 +132,40 @@ def test_projected_and_folded_sums_of_integers_are_equal_to_the_bit(tmp_path):
     ).prepare(0)
     test = ja.LinearTest(np.array([1.0, -2.0, 3.0, 0.0, 5.0, -1.0]), np.float64(0))
     test = test if test.weights @ prepared.pair.difference >= 0 else test._replace(weights=-test.weights)
-    prepared = ja.Prepared(**{**vars(prepared), "knowledge": test})
-    table = runner._Table(tuple(EIGHT), 5, lambda name, trials: lambda done: None)
-    whole, short = (table.scores(game, "certify", 20_000) for game in (prepared.fold(), prepared.project()))
+    prepared = replace(prepared, knowledge=test)
+    fold, projected = prepared.fold(), replace(prepared.project(), slack=0.0)
+    player = runner._Player(tuple(EIGHT), 5, lambda name, trials: lambda done: None)
+    whole, short = (player.scores(game, "certify", 20_000) for game in (fold, projected))
     np.testing.assert_array_equal(whole.h0, short.h0)
     np.testing.assert_array_equal(whole.h1, short.h1)
+
+
+def lattice_epsilon(others, rate, delta):
+    """Exact epsilon of a count of `others` Bernoulli clients against the same count plus one."""
+    count = np.arange(others + 2)
+    h0, h1 = (stats.binom.pmf(count - bit, others, rate) for bit in (0, 1))
+    return discrete_epsilon(delta, h0, h1)
+
+
+@pytest.mark.parametrize("attack", [ja.GaussianLRT(), FoldedLRT()], ids=["projected", "folded"])
+def test_bounds_on_a_lattice_stay_below_the_truth(tmp_path, attack):
+    """Updates of one bit: every total is reached in many orders, and a sum that rounds by order would tell the bit.
+
+    A float32 sum exceeded the exact epsilon in 16 of 30 seeds here. Allowed are 5 % of them; more than 4 of 20 have
+    probability 2.6e-3 even if the guarantee were met with equality.
+    """
+    bits = (np.random.default_rng(0).random((2000, 1)) < 0.4).astype(np.float32) * np.float32(0.1)
+    np.savez(tmp_path / "bits.npz", updates=bits)
+    np.savez(tmp_path / "pair.npz", h0=np.zeros(1), h1=np.full(1, 0.1))
+    population = ja.Arrays(path=str(tmp_path / "bits.npz"), clients=21, pair=str(tmp_path / "pair.npz"))
+    audit = ja.Audit(population=population, aggregator=ja.SecureSum(), attack=attack)
+    exceeded = 0
+    for seed in range(20):
+        result = ja.run(audit, trials=20_000, seed=seed, deltas=[1e-2])
+        source = result.prepared.responses.certify.source
+        rate = np.mean(source.matrix[source.rows] > 0)
+        exceeded += result.bounds[0].epsilon > lattice_epsilon(20, rate, 1e-2)
+    assert exceeded <= 4
 
 
 def test_bound_at_an_unplanned_delta_is_that_of_the_next_larger_planned_one(projected):
@@ -151,7 +183,6 @@ def test_bound_at_an_unplanned_delta_is_that_of_the_next_larger_planned_one(proj
         ({"deltas": [1.0]}, "deltas is 1.0"),
         ({"deltas": []}, "deltas is"),
         ({"confidence": 1.0}, "confidence is 1.0"),
-        ({"trails": 1000}, "trails is no field.*did you mean trials"),
     ],
 )
 def test_plans_out_of_range_are_refused(projected, plan, message):

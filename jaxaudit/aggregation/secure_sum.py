@@ -4,16 +4,29 @@ from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..schema import recipe
 from ..types import SumView, Ticket
+
+
+class FixedPoint(NamedTuple):
+    """How updates are encoded before they are summed.
+
+    Attributes:
+      step: f32[], a power of two.
+      limit: f32[], larger entries are clipped to it.
+    """
+
+    step: np.ndarray
+    limit: np.ndarray
 
 
 class SumState(NamedTuple):
     """The running sum.
 
     Attributes:
-      total: f32[dim].
+      total: i32[dim], in steps.
       survivors: i32[].
     """
 
@@ -23,9 +36,12 @@ class SumState(NamedTuple):
 
 @recipe
 class SecureSum:
-    """The ideal functionality of secure aggregation, over the reals.
+    """The ideal functionality of secure aggregation: what the protocol computes, without its masks.
 
-    Pairwise masks cancel in the sum, so they are left out; encodings into a ring are stages of later versions.
+    As in the protocol, updates are integers when they are summed: fixed point, with the finest power-of-two step for
+    which 31 bits cannot overflow. This is not a detail. A float32 sum depends on its order, so one and the same total
+    would look different under the two hypotheses, and an audit would certify rounding errors. An integer sum is a
+    function of what is summed, on every device and in any order.
 
     Attributes:
       kind: "secure_sum".
@@ -34,20 +50,28 @@ class SecureSum:
     view: ClassVar[type] = SumView
     linear: ClassVar[bool] = True
     words: ClassVar[str] = (
-        "the ideal functionality of secure aggregation (an exact real sum, no rounding, no dropouts)"
+        "the ideal functionality of secure aggregation (updates in 31-bit fixed point, summed exactly; no dropouts)"
     )
     kind: Literal["secure_sum"] = "secure_sum"
 
+    def prepare(self, limit: float, clients: int) -> FixedPoint:
+        """The step for a sum of `clients` updates within ±`limit`."""
+        # Below 2^-100 the reciprocal would leave float32.
+        step = 2.0 ** max(np.ceil(np.log2(max(clients * limit, 1e-300) / 2**30)), -100)
+        return FixedPoint(np.float32(step), np.float32(limit))
+
     def init(self, dim: int) -> SumState:
         """Nothing added yet."""
-        return SumState(jnp.zeros(dim, jnp.float32), jnp.zeros((), jnp.int32))
+        return SumState(jnp.zeros(dim, jnp.int32), jnp.zeros((), jnp.int32))
 
-    def add(self, params, state: SumState, ticket: Ticket, seat, update) -> SumState:
-        """One more client."""
-        del params, ticket, seat
-        return SumState(state.total + update, state.survivors + 1)
+    def add(self, params: FixedPoint, state: SumState, ticket: Ticket, seat, update) -> SumState:
+        """One more client, encoded."""
+        del ticket, seat
+        inside = jnp.clip(update, -params.limit, params.limit)
+        steps = jnp.rint(inside * (jnp.float32(1) / params.step)).astype(jnp.int32)
+        return SumState(state.total + steps, state.survivors + jnp.int32(1))
 
-    def reveal(self, params, state: SumState, ticket: Ticket) -> SumView:
-        """The sum itself."""
-        del params, ticket
-        return SumView(state.total, state.survivors)
+    def reveal(self, params: FixedPoint, state: SumState, ticket: Ticket) -> SumView:
+        """The sum, decoded."""
+        del ticket
+        return SumView(state.total.astype(jnp.float32) * params.step, state.survivors)

@@ -18,14 +18,16 @@ Kind = Literal["structural", "for this pool", "undetermined", "in span"]
 # that have none, and as much of an update's length into the difference of two. Ten times that is called zero.
 _DIRECTION_TOLERANCE = 1e-6
 _RESIDUAL_TOLERANCE = 1e-5
+# "Perfectly" is said of shifts of at least so many standard deviations of whatever noise is left along them.
+_CLEAR = 30.0
 
 _WORDS = {
     "structural": "Perfectly distinguishable, proved from the mechanism: {why}.",
     "for this pool": "Perfectly distinguishable for this pool: {share:.2g} of the candidates' difference lies off "
     "the span of all {samples:,} recorded updates (rank {rank} of {dim}). This says nothing about new clients.",
     "undetermined": "Undetermined: {share:.2g} of the candidates' difference lies off the span of the recorded "
-    "updates, but they are too few to tell the span of the noise (rank {rank}, the most {samples:,} recordings can "
-    "show).",
+    "updates, but these {samples:,} recordings are too few to show the span of the noise in {dim} dimensions (rank "
+    "{rank}).",
     "in span": "Not perfectly distinguishable by linear algebra: the candidates' difference lies in the span of the "
     "noise (rank {rank} of {dim}).",
 }
@@ -80,21 +82,23 @@ def judge(noise: Spectrum, moments: Moments, pair: Pair, structural: str | None 
     """
     dim = len(noise.variances)
     spread = np.sqrt(noise.variances)
-    kept = spread > _DIRECTION_TOLERANCE * spread[0]
+    # A known law has the variances that it says; recorded float32 updates show rounding as variance.
+    kept = spread > (_DIRECTION_TOLERANCE * spread[0] if moments.samples else 0.0)
     rank = int(kept.sum())
     difference = pair.difference
     basis = noise.directions[:, kept]
     residual = difference - basis @ (basis.T @ difference)
     length = max(np.linalg.norm(difference), np.finfo(float).tiny)
     share = float(np.linalg.norm(residual) / length)
+    hidden = np.sqrt(max(residual @ moments.covariance @ residual, 0.0)) * _CLEAR > residual @ residual
     # The difference of two nearly equal float32 updates carries their rounding, which is not its own size.
     rounding = 1e-6 * (np.linalg.norm(pair.h0) + np.linalg.norm(pair.h1)) / length
-    if share <= max(_RESIDUAL_TOLERANCE, rounding):
+    if share <= max(_RESIDUAL_TOLERANCE, rounding) or hidden:
         kind: Kind = "in span"
         residual = np.zeros(dim)
     elif structural:
         kind = "structural"
-    elif moments.samples and rank >= moments.freedom:
+    elif moments.samples and moments.freedom < dim:
         kind = "undetermined"
     else:
         kind = "for this pool"

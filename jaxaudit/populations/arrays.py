@@ -1,7 +1,7 @@
 """The user's own recorded updates, from a file."""
 
 from dataclasses import dataclass
-from hashlib import sha256
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,8 +11,16 @@ from pydantic import Field, field_validator
 
 from ..schema import recipe
 from ..types import Moments, Pair, Responses
-from .files import SUFFIXES, pick, read_arrays, refuse_non_finite
-from .pairs import explicit_pair, pair_field, random_pair, worst_pair, zeroed_pair
+from .files import SUFFIXES, file_sha256, pick, read_arrays, refuse_non_finite
+from .pairs import (
+    explicit_pair,
+    pair_field,
+    random_pair,
+    require_pair_file,
+    thinned,
+    worst_pair,
+    zeroed_pair,
+)
 from .pool import RecordedPool
 
 _CHUNK = 4096
@@ -58,9 +66,11 @@ class ArraySource:
         del group
         return _Rows(self.matrix, self.rows)
 
-    def project(self, weights: np.ndarray) -> np.ndarray:
-        """Product of every row with the weights, in float64."""
-        return np.concatenate([chunk.astype(np.float64) @ weights for chunk in self.chunks(0)])
+    def project(self, weights: np.ndarray) -> tuple[np.ndarray, float]:
+        """Product of every row with the weights, in float64, and what that rounds away."""
+        largest = max(float(np.abs(chunk).max()) for chunk in self.chunks(0))
+        error = 2.0**-52 * self.dim * largest * np.abs(weights).sum()
+        return np.concatenate([chunk.astype(np.float64) @ weights for chunk in self.chunks(0)]), error
 
 
 @recipe
@@ -98,40 +108,45 @@ class Arrays:
         matrix = pick(arrays, "updates", self.path, ndim=2)
         if not matrix.size:
             raise ValueError(f"file {self.path}: updates has shape {matrix.shape}, allowed are one number or more")
-        owners = np.arange(len(matrix))
-        if "client" in arrays:
+        owners, known = np.arange(len(matrix)), "client" in arrays
+        if known:
             owners = pick(arrays, "client", self.path, ndim=1)
             if len(owners) != len(matrix):
                 raise ValueError(f"file {self.path}: {len(owners)} client numbers for {len(matrix)} updates")
         for start in range(0, len(matrix), _CHUNK):
             refuse_non_finite(matrix[start : start + _CHUNK], f"file {self.path}: updates", start)
-        target, fit, certify = self._split(owners, seed)
-        pools = [
-            RecordedPool(
-                ArraySource(matrix, rows),
-                np.zeros(self.clients - 1, int),
-                f"recorded updates of {len(np.unique(owners[rows])):,} clients",
-                len(np.unique(owners[rows])),
-            )
-            for rows in (fit, certify)
-        ]
-        choose = lambda moments: self._pair(matrix, target, fit, moments)  # noqa: E731 - one line of glue
+        require_pair_file(self.pair)
+        target, fit, certify = self._split(owners, known, seed)
+        pools = []
+        for rows in (fit, certify):
+            clients = len(np.unique(owners[rows])) if known else None
+            of = f" of {clients:,} clients" if known else ""
+            seats = np.zeros(self.clients - 1, int)
+            pools.append(RecordedPool(ArraySource(matrix, rows), seats, f"recorded updates{of}", clients))
+        apart = "clients" if known else "rows (their clients are not recorded)"
         return Responses(
             *pools,
-            choose,
+            choose_pair=partial(self._pair, matrix, target, fit),
             real=f"the updates, as recorded in {Path(self.path).name}",
-            data_sha256={Path(self.path).name: _file_sha256(self.path)},
+            knows={
+                "fit_pool": "the two candidates, the protocol, and recorded updates disjoint from the audited by "
+                + apart,
+                "certify_pool": "the two candidates, the protocol, and every recorded update of the audited pool",
+            },
+            data_sha256={Path(self.path).name: file_sha256(self.path)},
         )
 
-    def _split(self, owners, seed):
-        known = np.unique(owners)
-        order = known[np.asarray(jax.random.permutation(jax.random.key(seed), len(known)))]
+    def _split(self, owners, known, seed):
+        key_order, key_target = jax.random.split(jax.random.key(seed))
+        names = np.unique(owners)
+        order = names[np.asarray(jax.random.permutation(key_order, len(names)))]
         # By rows, two of them play the target; by clients, one client with all its rows does.
-        taken = 2 if len(known) == len(owners) else 1
+        taken = 1 if known else 2
         cut = taken + round(self.fit_share * (len(order) - taken))
         target, fit, certify = (
             np.flatnonzero(np.isin(owners, part)) for part in (order[:taken], order[taken:cut], order[cut:])
         )
+        target = target[np.asarray(jax.random.permutation(key_target, len(target)))]
         for name, rows in (("fit", fit), ("certify", certify)):
             if len(rows) < self.clients - 1:
                 raise ValueError(
@@ -150,13 +165,5 @@ class Arrays:
                 raise ValueError('population.pair = "random" needs two updates of the target, its client has one')
             return random_pair(rows[0], rows[1])
         if self.pair == "worst":
-            return worst_pair(lambda: np.asarray(matrix[fit], np.float32), moments, self.clients - 1)
+            return worst_pair(np.asarray(matrix[thinned(fit)], np.float32), moments, self.clients - 1)
         return explicit_pair(self.pair, matrix.shape[1])
-
-
-def _file_sha256(path):
-    digest = sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

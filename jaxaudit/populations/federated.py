@@ -11,7 +11,7 @@ from pydantic import Field
 from .. import datasets, models
 from ..schema import recipe
 from ..types import Moments, Pair, Responses
-from .pairs import explicit_pair, pair_field, random_pair, require_pair_file, worst_pair, zeroed_pair
+from .pairs import explicit_pair, pair_field, random_pair, require_pair_file, thinned, worst_pair, zeroed_pair
 from .partition import deal
 from .pool import RecordedPool
 from .recordings import Batches, FederatedSource, Global, client_updates
@@ -52,7 +52,7 @@ class Federated:
     clients: int = Field(60, ge=2, le=100_000, description="cohort size, the target included")
     batch_size: int = Field(8, ge=1, description="records in a mini-batch")
     local_steps: int = Field(1, ge=1, le=10_000, description="SGD steps on a client")
-    learning_rate: float = Field(0.5, gt=0, description="learning rate of SGD")
+    learning_rate: float = Field(0.5, gt=0, le=1e6, description="learning rate of SGD")
     momentum: float = Field(0.0, ge=0, lt=1, description="momentum of SGD")
     rounds: int = Field(20, ge=0, le=100_000, description="rounds of federated averaging before the audit")
     partition: Literal["iid", "dirichlet"] = "iid"
@@ -90,6 +90,11 @@ class Federated:
             fit=self._pool(learned),
             certify=self._pool(audited),
             choose_pair=lambda moments: self._pair(audited, learned, moments, keys["pair"]),
+            knows={
+                "fit_pool": "the two candidates, the model, the protocol, and the updates of simulated clients with "
+                "records of their own",
+                "certify_pool": "the two candidates, the model, the protocol, and every recorded update it audits",
+            },
             real=f"the updates: local training of a flax {self.model} classifier on {data.source}",
             metrics={
                 "dim": float(audited.dim),
@@ -111,8 +116,8 @@ class Federated:
         dealt = []
         for name, part in (("fit", order[:cut]), ("certify", order[cut:])):
             each = len(part) // self.clients
-            if each < self.batch_size:
-                allowed = f"batches of 1 to {each}" if each else f"cohorts of up to {len(part)}"
+            if each <= self.batch_size:  # with all its records in every batch, a client would always send the same
+                allowed = f"batches of 1 to {each - 1}" if each > 1 else f"cohorts of up to {len(part) // 2}"
                 raise ValueError(
                     f"population.batch_size is {self.batch_size}, but population.clients = {self.clients} share "
                     f"{len(part)} {name} records, {each} each; allowed are {allowed}: use fewer clients "
@@ -140,8 +145,8 @@ class Federated:
 
     def _pair(self, audited: FederatedSource, learned: FederatedSource, moments: Moments, key) -> Pair:
         if self.pair == "worst":
-            every = lambda: np.concatenate([learned.chunks(g)[0] for g in range(self.clients)])  # noqa: E731
-            return worst_pair(every, moments, self.clients - 1)
+            every = np.concatenate([learned.chunks(group)[0] for group in range(self.clients)])
+            return worst_pair(thinned(every), moments, self.clients - 1)
         if self.pair == "record":
             return self._record_pair(audited, learned, key)
         if self.pair in ("zeroed", "random"):

@@ -1,5 +1,6 @@
 """Reading a user's arrays: .npy, .npz and .safetensors, memory-mapped where the format allows, never unpickled."""
 
+import hashlib
 import json
 import zipfile
 import zlib
@@ -96,6 +97,12 @@ def pick(arrays: Mapping[str, np.ndarray], name: str, path, ndim: int) -> np.nda
     if array.ndim != ndim:
         raise ValueError(f"file {path}: array {name!r} has shape {array.shape}, allowed are {ndim} axes")
     return array
+
+
+def file_sha256(path: str | Path) -> str:
+    """Digest of a file's content, read a block at a time."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def refuse_non_finite(rows: np.ndarray, what: str, first: int = 0) -> None:

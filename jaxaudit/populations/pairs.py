@@ -1,6 +1,5 @@
 """Choosing the two candidate updates, from anything but the trials that certify."""
 
-from collections.abc import Callable
 from typing import Annotated
 
 import numpy as np
@@ -64,19 +63,22 @@ def random_pair(first: np.ndarray, second: np.ndarray) -> Pair:
     )
 
 
-def worst_pair(candidates: Callable[[], np.ndarray], moments: Moments, noise_terms: int) -> Pair:
+def thinned(candidates: np.ndarray) -> np.ndarray:
+    """At most 2,048 of them, evenly spread."""
+    return candidates[:: -(-len(candidates) // _CANDIDATES)]
+
+
+def worst_pair(rows: np.ndarray, moments: Moments, noise_terms: int) -> Pair:
     """The two candidates farthest apart in the Mahalanobis distance of the noise.
 
     Args:
-      candidates: gives f32[n, dim] of the fit pool; evenly thinned to 2,048.
+      rows: f32[n, dim], updates of the fit pool, n up to a few thousand.
       moments: of the others' sum, as the server knows them.
       noise_terms: clients in that sum.
 
     Returns:
       Pair.
     """
-    rows = candidates()
-    rows = rows[:: -(-len(rows) // _CANDIDATES)]
     factor, _ = cho_factor(regularise(moments, noise_terms, "oas", 1e-6), lower=True)
     white = solve_triangular(factor, rows.astype(np.float64).T, lower=True).T
     square = np.einsum("ij,ij->i", white, white)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..random import Ticket, index_below, words
-from ..types import Moments, Pair
+from ..types import Loaded, Moments, Pair
 from .moments import exact_moments
 
 
@@ -45,10 +45,10 @@ class PoolDraws:
         del ticket
         return jnp.full((1, 1), params.rows.shape[0] - 2 + bit, jnp.int32)
 
-    def update(self, params: PoolParams, ticket: Ticket, seat) -> jax.Array:
+    def update(self, params: PoolParams, ticket: Ticket, who) -> jax.Array:
         """The row itself: f32[dim]."""
         del ticket
-        return params.rows.at[seat].get(mode="promise_in_bounds")
+        return params.rows.at[who].get(mode="promise_in_bounds")
 
 
 class Source(Protocol):
@@ -63,8 +63,8 @@ class Source(Protocol):
     def chunks(self, group: int) -> Collection[np.ndarray]:
         """The updates of one group, f32[n, dim] at a time; can be read twice."""
 
-    def project(self, weights: np.ndarray) -> np.ndarray:
-        """f64[updates], the product of every update with `weights`, in the order of the groups."""
+    def project(self, weights: np.ndarray) -> tuple[np.ndarray, float]:
+        """f64[updates], the product of every update with `weights`, group after group; and how far off it may be."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ class RecordedPool:
       source: the updates.
       seats: i64[noise_terms], the group that each other client draws from.
       what: what the updates are, for the statement of a report.
-      clients: how many clients they come from.
+      clients: how many clients they come from, None if not known.
     """
 
     source: Source
     seats: np.ndarray
     what: str
-    clients: int
+    clients: int | None
 
     @property
     def dim(self):
@@ -100,18 +100,18 @@ class RecordedPool:
         groups = ((self.source.chunks(group), int(n)) for group, n in enumerate(seats) if n)
         return exact_moments(groups, self.dim, self.source.freedom(int(np.count_nonzero(seats))))
 
-    def load(self, pair: Pair) -> tuple[PoolDraws, PoolParams]:
+    def load(self, pair: Pair) -> Loaded:
         """The rows themselves, for aggregators and attacks that need whole updates."""
         rows = np.concatenate([np.asarray(c, np.float32) for c in self._chunks()] + [pair.h0[None], pair.h1[None]])
-        return PoolDraws(), self._params(rows)
+        return self._loaded(rows, 0.0)
 
-    def project(self, pair: Pair, weights: np.ndarray, offset: float) -> tuple[PoolDraws, PoolParams]:
+    def project(self, pair: Pair, weights: np.ndarray, offset: float) -> Loaded:
         """One scalar per row. Multiplied and centred in float64, so that float32 holds only what varies."""
-        scalars = np.concatenate(
-            [self.source.project(weights), np.stack([pair.h0, pair.h1]).astype(np.float64) @ weights]
-        )
-        scalars -= offset / (self.noise_terms + 1)
-        return PoolDraws(), self._params(scalars.astype(np.float32)[:, None])
+        others, error = self.source.project(weights)
+        candidates = np.stack([pair.h0, pair.h1]).astype(np.float64) @ weights
+        scalars = np.concatenate([others, candidates]) - offset / (self.noise_terms + 1)
+        # Half a unit in the last place of float32.
+        return self._loaded(scalars.astype(np.float32)[:, None], error + 2.0**-24 * np.abs(scalars).max())
 
     def describe(self) -> dict[str, Any]:
         """Size and nature of the pool."""
@@ -127,9 +127,10 @@ class RecordedPool:
         for group in range(len(self.source.sizes)):
             yield from self.source.chunks(group)
 
-    def _params(self, rows):
+    def _loaded(self, rows, error):
         sizes = np.asarray(self.source.sizes)
         first = np.concatenate([[0], np.cumsum(sizes)])[self.seats]
-        return PoolParams(
+        params = PoolParams(
             jnp.asarray(rows), jnp.asarray(first, jnp.int32), jnp.asarray(sizes[self.seats], jnp.uint32)
         )
+        return Loaded(PoolDraws(), params, float(np.abs(rows).max()), float(error))

@@ -94,14 +94,20 @@ class FederatedSource:
             )
         return [rows]
 
-    def project(self, weights: np.ndarray) -> np.ndarray:
-        """One scalar per update; a single step needs only a directional derivative, and no update is stored."""
+    def project(self, weights: np.ndarray) -> tuple[np.ndarray, float]:
+        """One scalar per update; a single step needs only a directional derivative, and no update is stored.
+
+        How far those may be off is sixteen times the most by which they miss the products of one client's updates.
+        """
         if self.batches.steps > 1:
             rows = (self.chunks(group)[0] for group in range(len(self.records)))
-            return np.concatenate([row.astype(np.float64) @ weights for row in rows])
+            scalars = np.concatenate([row.astype(np.float64) @ weights for row in rows])
+            return scalars, 1e-12 * np.abs(scalars).max()
         arguments = (self.training, self.unravel, self.batches, self.model, jnp.asarray(weights, jnp.float32))
         slopes = [_client_slopes(*arguments, *self._client(group)) for group in range(len(self.records))]
-        return np.concatenate(jax.device_get(slopes)).astype(np.float64)
+        scalars = np.concatenate(jax.device_get(slopes)).astype(np.float64)
+        one = self.chunks(0)[0].astype(np.float64) @ weights
+        return scalars, 16 * float(np.abs(scalars[: len(one)] - one).max())
 
     def update(self, batches):
         """The update of given batches i32[steps, size] of record numbers: f32[dim]."""

@@ -10,10 +10,15 @@ from pydantic import Field, model_validator
 
 from ..random import Ticket, normals, words
 from ..schema import recipe
-from ..types import Moments, Pair, Responses
+from ..types import Loaded, Moments, Pair, Responses
 from .pairs import explicit_pair, pair_field
 
 Law = Literal["gaussian", "sphere", "cube", "student_t"]
+
+
+# Beyond so many standard deviations a draw is clipped where it is summed: once in 1e15 for a Gaussian, once in 1e12
+# for Student's t with 3 degrees of freedom; the sphere and the cube end at one.
+_REACH = {"gaussian": 8.0, "sphere": 1.0, "cube": 1.0, "student_t": 1e4}
 
 
 class FreshParams(NamedTuple):
@@ -38,7 +43,7 @@ class FreshDraws:
 
     law: Law
     noise_terms: int
-    freedom: int
+    degrees: int
 
     def width(self, params: FreshParams) -> int:
         """A batch of fresh vectors that stays in the first-level cache through all the steps of their generation."""
@@ -54,20 +59,20 @@ class FreshDraws:
         del params, ticket
         return jnp.full((1, 1), self.noise_terms + bit, jnp.int32)
 
-    def update(self, params: FreshParams, ticket: Ticket, seat) -> jax.Array:
+    def update(self, params: FreshParams, ticket: Ticket, who) -> jax.Array:
         """The seat's vector, f32[dim], or its product with the weights, f32[1]."""
         dim = params.scale.shape[0]
-        candidate = jnp.where(seat == self.noise_terms, params.candidates[0], params.candidates[1])
-        fresh = params.scale * self._standard(ticket, seat, dim)
-        vector = jnp.where(seat < self.noise_terms, fresh, candidate)
+        candidate = jnp.where(who == self.noise_terms, params.candidates[0], params.candidates[1])
+        fresh = params.scale * self._standard(ticket, who, dim)
+        vector = jnp.where(who < self.noise_terms, fresh, candidate)
         if params.weights is None:
             return vector
         return (jnp.sum(vector * params.weights) - params.share)[None]
 
-    def _standard(self, ticket, seat, dim):
+    def _standard(self, ticket, who, dim):
         even = dim + dim % 2
-        extra = self.freedom + self.freedom % 2 if self.law == "student_t" else 0
-        first = seat.astype(jnp.uint32) * jnp.uint32(even + extra)
+        extra = self.degrees + self.degrees % 2 if self.law == "student_t" else 0
+        first = who.astype(jnp.uint32) * jnp.uint32(even + extra)
         if self.law == "cube":
             word = words(ticket, first, dim)
             return (word.astype(jnp.float32) + jnp.float32(0.5)) * jnp.float32(2**-31) - jnp.float32(1)
@@ -75,7 +80,7 @@ class FreshDraws:
         if self.law == "sphere":
             return normal * jax.lax.rsqrt(jnp.sum(normal * normal))
         if self.law == "student_t":
-            chi = normals(ticket, first + jnp.uint32(even), self.freedom)
+            chi = normals(ticket, first + jnp.uint32(even), self.degrees)
             return normal / jnp.sqrt(jnp.mean(chi * chi))
         return normal
 
@@ -87,7 +92,7 @@ class LawPool:
     law: Law
     dim: int
     noise_terms: int
-    freedom: int
+    degrees: int
     scale: np.ndarray
     variance: np.ndarray
 
@@ -95,14 +100,22 @@ class LawPool:
         """The exact moments of the sum."""
         return Moments(np.zeros(self.dim), np.diag(self.noise_terms * self.variance), 0, self.dim, 0.0)
 
-    def load(self, pair: Pair) -> tuple[FreshDraws, FreshParams]:
+    def load(self, pair: Pair) -> Loaded:
         """Whole vectors."""
-        return self._draws(), FreshParams(*self._arrays(pair))
+        limit = max(_REACH[self.law] * self.scale.max(), np.abs([pair.h0, pair.h1]).max())
+        return Loaded(self._draws(), FreshParams(*self._arrays(pair)), float(limit), 0.0)
 
-    def project(self, pair: Pair, weights: np.ndarray, offset: float) -> tuple[FreshDraws, FreshParams]:
-        """The same vectors, from the same words, each reduced to its product with the weights."""
-        share = jnp.asarray(offset / (self.noise_terms + 1), jnp.float32)
-        return self._draws(), FreshParams(*self._arrays(pair), jnp.asarray(weights, jnp.float32), share)
+    def project(self, pair: Pair, weights: np.ndarray, offset: float) -> Loaded:
+        """The same vectors, from the same words, each reduced to its product with the weights.
+
+        The law is continuous, so rounding blurs a score but cannot tell two draws of one total apart.
+        """
+        share = offset / (self.noise_terms + 1)
+        length = np.abs(weights).sum() if self.law == "cube" else np.linalg.norm(weights * self.scale)
+        ends = np.abs(np.stack([pair.h0, pair.h1]).astype(np.float64) @ weights)
+        params = FreshParams(*self._arrays(pair), jnp.asarray(weights, jnp.float32), jnp.asarray(share, jnp.float32))
+        limit = max(_REACH[self.law] * length, *ends) + abs(share)
+        return Loaded(self._draws(), params, float(limit), float(2.0**-21 * (length + ends.max() + abs(share))))
 
     def describe(self) -> dict[str, Any]:
         """No pool: the law."""
@@ -110,13 +123,13 @@ class LawPool:
             "gaussian": "Gaussian updates of known covariance",
             "sphere": "updates uniform on a sphere",
             "cube": "updates uniform in a cube",
-            "student_t": f"multivariate Student-t updates with {self.freedom} degrees of freedom",
+            "student_t": f"multivariate Student-t updates with {self.degrees} degrees of freedom",
         }[self.law]
         text = f"sum of {self.noise_terms:,} independent {law}, drawn afresh in every trial"
         return {"updates": 0, "clients": self.noise_terms, "replacement": True, "words": text}
 
     def _draws(self):
-        return FreshDraws(self.law, self.noise_terms, self.freedom if self.law == "student_t" else 0)
+        return FreshDraws(self.law, self.noise_terms, self.degrees if self.law == "student_t" else 0)
 
     def _arrays(self, pair):
         return jnp.asarray(self.scale, jnp.float32), jnp.asarray(np.stack([pair.h0, pair.h1]), jnp.float32)
@@ -130,7 +143,7 @@ class Synthetic:
       kind: "synthetic".
       law: "gaussian" (independent coordinates with variances `spectrum`), "sphere" (uniform on the unit sphere),
         "cube" (uniform in [-1, 1]^dim) or "student_t" (multivariate, unit scale).
-      dim: dimension of an update, 1 to 100,000.
+      dim: dimension of an update, 1 to 15,000; 2 or more for the sphere.
       clients: cohort size, the target included, 2 to 10,000.
       spectrum: variances of the coordinates of the Gaussian law; empty for all ones, else `dim` numbers >= 0.
       degrees: degrees of freedom of the Student-t law, 3 to 1,000.
@@ -141,7 +154,7 @@ class Synthetic:
 
     kind: Literal["synthetic"] = "synthetic"
     law: Law = "sphere"
-    dim: int = Field(39, ge=1, le=100_000, description="dimension of an update")
+    dim: int = Field(39, ge=1, le=15_000, description="dimension of an update")
     clients: int = Field(61, ge=2, le=10_000, description="cohort size, the target included")
     spectrum: tuple[float, ...] = Field((), description="variances of the coordinates, empty or dim numbers >= 0")
     degrees: int = Field(5, ge=3, le=1000, description="degrees of freedom of the Student-t law")
@@ -149,6 +162,8 @@ class Synthetic:
 
     @model_validator(mode="after")
     def _spectrum_fits(self):
+        if self.law == "sphere" and self.dim < 2:
+            raise ValueError('dim is 1, allowed are 2 or more for law = "sphere"')
         if self.spectrum and self.law != "gaussian":
             raise ValueError(f'spectrum belongs to law = "gaussian", got law = "{self.law}"; leave it out')
         if self.spectrum and len(self.spectrum) != self.dim:
@@ -173,6 +188,8 @@ class Synthetic:
             certify=pool,
             choose_pair=lambda moments: self._pair(variance),
             real="nothing, every update follows a law",
+            knows={"fit_pool": "the two candidates, the protocol, and the exact law of the updates"},
+            given="this law",
             structural=lambda pair: self._structural(variance, pair),
         )
 

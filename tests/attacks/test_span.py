@@ -5,6 +5,7 @@ import pytest
 
 import jaxaudit as ja
 from jaxaudit.attacks.span import judge, spectrum
+from jaxaudit.types import Pair
 
 DIM = 40
 SCALES = [1.0, 0.1, 0.01, 0.001]
@@ -49,6 +50,32 @@ def test_too_few_recordings_leave_it_undetermined(tmp_path, scale):
     updates, basis = low_rank(DIM, size=42)  # 20 certify: rank 19 of 40 is all that they can show
     _, verdict = judged(tmp_path, updates, np.zeros(DIM), 3 * basis[:, 7], scale)
     assert verdict.kind == "undetermined"
+
+
+def test_recordings_fewer_than_dimensions_are_undetermined_even_with_duplicates(tmp_path):
+    updates, basis = low_rank(DIM, size=42)
+    updates[1::2] = updates[::2]
+    _, verdict = judged(tmp_path, updates, np.zeros(DIM), 3 * basis[:, 7])
+    assert verdict.kind == "undetermined"
+
+
+def test_a_weak_direction_that_hides_the_pair_is_no_perfect_distinguisher(tmp_path):
+    """One coordinate has 1e-7 of the others' noise, and the candidates differ there by less than that."""
+    updates = np.random.default_rng(0).standard_normal((400, DIM))
+    updates[:, 3] *= 1e-7
+    h1 = np.zeros(DIM)
+    h1[3] = 1e-7
+    _, verdict = judged(tmp_path, updates, np.zeros(DIM), h1)
+    assert verdict.kind == "in span"
+
+
+def test_a_known_law_is_believed_however_uneven():
+    population = ja.Synthetic(law="gaussian", dim=2, clients=5, spectrum=(1.0, 1e-14), pair="antipodal")
+    responses = population.respond(0, None)
+    moments = responses.certify.moments()
+    h1 = np.float32([0, 1e-7])
+    pair = Pair(np.zeros(2, np.float32), h1, "replace", "test")
+    assert judge(spectrum(moments), moments, pair, responses.structural(pair)).kind == "in span"
 
 
 def test_held_out_and_in_pool_candidates_get_the_same_verdict_when_the_pool_is_large(tmp_path):

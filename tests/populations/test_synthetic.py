@@ -15,7 +15,7 @@ def drawn(law, **fields):
     """40,000 fresh vectors of a law, and its claimed covariance."""
     pool = ja.Synthetic(law=law, dim=DIM, clients=5, **fields).respond(0, None).certify
     pair = ja.Synthetic(law=law, dim=DIM, clients=5, **fields).respond(0, None).choose_pair(pool.moments())
-    draws, params = pool.load(pair)
+    draws, params, _, _ = pool.load(pair)
 
     def one(trial):
         ticket = Ticket(jnp.uint32(0), jnp.uint32(0), trial)
@@ -74,6 +74,7 @@ def test_antipodal_pair_has_the_distance_of_theory(law, fields, distance):
         ({"law": "sphere", "spectrum": (1.0,)}, "spectrum belongs to law"),
         ({"law": "gaussian", "dim": 2, "spectrum": (1.0,)}, "1 variances, allowed are 2"),
         ({"law": "gaussian", "dim": 2, "spectrum": (1.0, -1.0)}, "finite variances >= 0"),
+        ({"law": "sphere", "dim": 1}, "allowed are 2 or more"),
         ({"degrees": 2}, "greater than or equal to 3"),
         ({"law": "cauchy"}, "gaussian"),
     ],
