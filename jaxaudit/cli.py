@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -145,11 +147,20 @@ def report(folder):
 
 
 @cli.command(name="list")
-def list_():
-    """Name the recipes, and the parts that a recipe can be made of."""
+@click.argument("kind", required=False)
+def list_(kind):
+    """Name the recipes and the parts they are made of, or the fields of one KIND of part."""
     from . import config, datasets
 
     console = _console()
+    if kind:
+        table = Table(box=None, pad_edge=False)
+        for name in ("field", "default", "allowed", "about"):
+            table.add_column(name)
+        for row in config.describe(kind):
+            table.add_row(*map(Text, row))
+        console.print(table)
+        return
     console.print("[bold]Recipes[/]       " + ", ".join(config.built_in()))
     for part in ("population", "aggregator", "attack"):
         console.print(f"[bold]{part.capitalize()}s[/]")

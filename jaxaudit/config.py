@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import annotated_types
 import tomli_w
@@ -265,6 +265,25 @@ def explain(error: ValidationError, cls: type, prefix: str = "") -> str:
         span = f"{message[0].lower()}{message[1:]}" + (f", {span}" if span else "")
         return f"{path} is {first['input']!r}: {span}{about}{remedy}"
     return f"{path} is {first['input']!r}, allowed are {span}{about}{remedy}"
+
+
+def describe(kind: str) -> list[tuple[str, str, str, str]]:
+    """The fields of a part as (dotted path, default, allowed, about).
+
+    Raises:
+      ValueError: for a kind that is not there.
+    """
+    known = {name: (part, cls) for part in _PARTS for name, cls in kinds(part).items()}
+    if kind not in known:
+        raise ValueError(f"kind is {kind!r}, allowed are {', '.join(known)}")
+    part, cls = known[kind]
+    rows = []
+    for name in _fields(cls):
+        info = cls.__pydantic_fields__[name]
+        choices = " ".join(map(str, get_args(info.annotation))) if get_origin(info.annotation) is Literal else ""
+        default = "" if info.is_required() else json.dumps(info.default)
+        rows.append((f"{part}.{name}", default, choices or _range(info.metadata), info.description or ""))
+    return rows
 
 
 def _range(metadata: Iterable[Any]) -> str:

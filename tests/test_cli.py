@@ -617,8 +617,18 @@ def test_a_part_beside_the_recipe_is_found_by_the_console_script(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     (summary,) = tmp_path.glob("runs/*/summary.json")
-    assert json.loads(summary.read_text())["recipe"]["attack"] == {
-        "kind": "beside.Mine",
-        "shrinkage": "ridge",
-        "ridge": 0.5,
-    }
+    attack = json.loads(summary.read_text())["recipe"]["attack"]
+    assert attack == {"kind": "beside.Mine", "shrinkage": "ridge", "ridge": 0.5}
+
+
+def test_list_names_every_field_of_a_kind_with_default_and_range():
+    answer = ask("list", "federated")
+    assert answer.code == 0
+    for word in ("population.clients", "60", "≥ 2 and ≤ 100,000", "cohort size", "population.partition", "dirichlet"):
+        assert word in answer.words
+
+
+def test_list_refuses_a_kind_that_is_not_there():
+    answer = ask("list", "nothing")
+    assert (answer.code, answer.out) == (2, "")
+    assert "kind is 'nothing', allowed are federated" in answer.err
