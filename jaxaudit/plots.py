@@ -145,7 +145,8 @@ def noise_spectrum(panels, run: Run):
 def _finish(figure, summary, path: Path) -> None:
     """Say under every figure what it shows, then save it."""
     provenance = summary["provenance"]
-    commit = f", commit {provenance['git'][:8]}" if provenance["git"] else ""
+    commit, dirty, _ = (provenance["git"] or "").partition("-dirty")
+    commit = f", commit {commit[:8]}{dirty}" if commit else ""
     figure.supxlabel(
         f"{summary['adjacency']}; {summary['trials']:,} trials, seed {summary['seed']}, {provenance['device']}, "
         f"jaxaudit {provenance['jaxaudit']}{commit}",
