@@ -99,11 +99,20 @@ def built_in() -> list[str]:
 
 
 def kinds(part: str) -> dict[str, type]:
-    """Classes by their tag: those of this package, and for attacks those of entry points `jaxaudit.attacks`."""
+    """Classes by their tag: those of this package, and for attacks those of entry points `jaxaudit.attacks`.
+
+    Raises:
+      ValueError: in one line that names the entry point which cannot be loaded.
+    """
     module, names, _ = _PARTS[part]
     known = {cls.kind: cls for cls in (getattr(module, name) for name in names)}
-    if part == "attack":
-        known |= {entry.name: entry.load() for entry in entry_points(group="jaxaudit.attacks")}
+    for entry in entry_points(group="jaxaudit.attacks") if part == "attack" else ():
+        try:
+            known[entry.name] = entry.load()
+        except Exception as error:  # whatever another package may raise
+            raise ValueError(
+                f"attack {entry.name} of {entry.value} cannot be loaded: {error}; uninstall it"
+            ) from error
     return known
 
 

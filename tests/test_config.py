@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 import tomllib
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
@@ -183,6 +184,19 @@ def test_python_takes_deltas_as_a_sequence(small, deltas):
 def test_python_refuses_an_unknown_plan_in_one_line(small):
     with pytest.raises(ValueError, match=r"^trails is no field, .* did you mean trials\?$"):
         config.make_recipe(small, trails=2000)
+
+
+def test_an_attack_of_another_package_is_found_by_its_entry_point(monkeypatch):
+    entry = EntryPoint("theirs", "jaxaudit.attacks.membership:GaussianLRT", "jaxaudit.attacks")
+    monkeypatch.setattr(config, "entry_points", lambda group: [entry])
+    assert config.load("membership", {"attack.kind": "theirs"}).audit.attack == ja.GaussianLRT(ridge=0.03)
+
+
+def test_an_entry_point_that_cannot_be_loaded_is_named(monkeypatch):
+    entry = EntryPoint("theirs", "no_such_module:Attack", "jaxaudit.attacks")
+    monkeypatch.setattr(config, "entry_points", lambda group: [entry])
+    with pytest.raises(ValueError, match="attack theirs of no_such_module:Attack cannot be loaded"):
+        config.kinds("attack")
 
 
 # The digest
