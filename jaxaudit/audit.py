@@ -33,6 +33,10 @@ from .types import (
 Knows = Literal["fit_pool", "certify_pool"]
 # Moments are dense: a covariance of this size takes 1.8 GB, and its eigenvectors as much again.
 MAX_DIM = 15_000
+_EXACT_SUM = (
+    "the ideal functionality of secure aggregation (the exact sum of the updates, with all rounding counted against "
+    "the bound; no dropouts)"
+)
 _VERBS = {
     "population": ("respond",),
     "aggregator": ("view", "linear", "words", "prepare", "init", "add", "reveal"),
@@ -171,6 +175,11 @@ class Prepared:
         return self.audit.aggregator.linear and hasattr(self.audit.attack, "linear")
 
     @property
+    def mechanism(self) -> str:
+        """What was simulated of the protocol, in words: the exact sum if projected, else what the aggregator does."""
+        return _EXACT_SUM if self.linear else self.audit.aggregator.words
+
+    @property
     def distance(self) -> float | None:
         """Separation of the attack's two score laws in standard deviations: what a Gaussian model predicts with.
 
@@ -194,9 +203,10 @@ class Prepared:
         return Game(program, self._params(loaded, knowledge), slack=0.0, nested=False)
 
     def project(self, test: LinearTest | None = None) -> Game:
-        """The same game with one scalar per update: a linear score of a sum is a sum of scores.
+        """The game on the exact sum, one scalar per update: a linear score of a sum is a sum of scores.
 
-        Same tickets and same draws, at a cost per trial that does not depend on the dimension.
+        Same tickets and same draws as `fold`, at a cost per trial that does not depend on the dimension. The sum is
+        not rounded to the aggregator's fixed point; what arithmetic leaves open is in the slack.
 
         Args:
           test: the linear score; the attack's own by default.

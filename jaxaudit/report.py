@@ -43,7 +43,7 @@ def to_run(result: Result) -> store.Run:
         "verdict": result.verdict.words,
         "verdict_kind": result.verdict.kind,
         "real": prepared.responses.real,
-        "simulated": f"{recipe.audit.aggregator.words}, and who sends what in a trial",
+        "simulated": f"{prepared.mechanism}, and who sends what in a trial",
         "server_knows": prepared.server.knows,
         "distance": distance if distance is not None and isfinite(distance) else None,
         "auc": area_under_roc(tradeoff(result.counts, recipe.confidence)),

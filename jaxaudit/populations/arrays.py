@@ -21,7 +21,7 @@ from .pairs import (
     worst_pair,
     zeroed_pair,
 )
-from .pool import RecordedPool
+from .pool import RecordedPool, product_error
 
 _CHUNK = 4096
 
@@ -69,8 +69,8 @@ class ArraySource:
     def project(self, weights: np.ndarray) -> tuple[np.ndarray, float]:
         """Product of every row with the weights, in float64, and what that rounds away."""
         largest = max(float(np.abs(chunk).max()) for chunk in self.chunks(0))
-        error = 2.0**-52 * self.dim * largest * np.abs(weights).sum()
-        return np.concatenate([chunk.astype(np.float64) @ weights for chunk in self.chunks(0)]), error
+        scalars = np.concatenate([chunk.astype(np.float64) @ weights for chunk in self.chunks(0)])
+        return scalars, product_error(largest, weights)
 
 
 @recipe

@@ -51,6 +51,11 @@ class PoolDraws:
         return params.rows.at[who].get(mode="promise_in_bounds")
 
 
+def product_error(largest: float, weights: np.ndarray) -> float:
+    """How far a float64 product of `weights` with an update of entries up to `largest` may be from the exact one."""
+    return float(2.0**-52 * len(weights) * largest * np.abs(weights).sum())
+
+
 class Source(Protocol):
     """Where recorded updates come from, group by group."""
 
@@ -110,6 +115,7 @@ class RecordedPool:
         others, error = self.source.project(weights)
         candidates = np.stack([pair.h0, pair.h1]).astype(np.float64) @ weights
         scalars = np.concatenate([others, candidates]) - offset / (self.noise_terms + 1)
+        error = max(error, product_error(np.abs([pair.h0, pair.h1]).max(), weights))
         # Half a unit in the last place of float32.
         return self._loaded(scalars.astype(np.float32)[:, None], error + 2.0**-24 * np.abs(scalars).max())
 

@@ -9,6 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..models import LocalTraining
+from .pool import product_error
+
+# Clients whose directional derivatives are compared with their whole updates.
+_COMPARED = 8
 
 
 class Global(NamedTuple):
@@ -97,17 +101,21 @@ class FederatedSource:
     def project(self, weights: np.ndarray) -> tuple[np.ndarray, float]:
         """One scalar per update; a single step needs only a directional derivative, and no update is stored.
 
-        How far those may be off is sixteen times the most by which they miss the products of one client's updates.
+        How far those may be off is sixteen times the most by which they miss the products of a few clients' updates.
         """
+        groups = range(len(self.records))
         if self.batches.steps > 1:
-            rows = (self.chunks(group)[0] for group in range(len(self.records)))
-            scalars = np.concatenate([row.astype(np.float64) @ weights for row in rows])
-            return scalars, 1e-12 * np.abs(scalars).max()
+            scalars, largest = [], 0.0
+            for group in groups:
+                rows = self.chunks(group)[0].astype(np.float64)
+                scalars.append(rows @ weights)
+                largest = max(largest, float(np.abs(rows).max()))
+            return np.concatenate(scalars), product_error(largest, weights)
         arguments = (self.training, self.unravel, self.batches, self.model, jnp.asarray(weights, jnp.float32))
-        slopes = [_client_slopes(*arguments, *self._client(group)) for group in range(len(self.records))]
-        scalars = np.concatenate(jax.device_get(slopes)).astype(np.float64)
-        one = self.chunks(0)[0].astype(np.float64) @ weights
-        return scalars, 16 * float(np.abs(scalars[: len(one)] - one).max())
+        slopes = [np.asarray(_client_slopes(*arguments, *self._client(group)), np.float64) for group in groups]
+        seen = np.unique(np.linspace(0, len(groups) - 1, _COMPARED).astype(int))
+        misses = [np.abs(slopes[g] - self.chunks(g)[0].astype(np.float64) @ weights).max() for g in seen]
+        return np.concatenate(slopes), 16 * float(max(misses))
 
     def update(self, batches):
         """The update of given batches i32[steps, size] of record numbers: f32[dim]."""

@@ -29,12 +29,14 @@ class FreshParams(NamedTuple):
       candidates: f32[2, dim].
       weights: f32[dim] to reveal one product per update instead of the update, or None.
       share: f32[], each update's share of the offset of that product.
+      ends: f32[2], the candidates' products less their share, computed in float64.
     """
 
     scale: jax.Array
     candidates: jax.Array
     weights: jax.Array | None = None
     share: jax.Array | None = None
+    ends: jax.Array | None = None
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,12 @@ class FreshDraws:
     def update(self, params: FreshParams, ticket: Ticket, who) -> jax.Array:
         """The seat's vector, f32[dim], or its product with the weights, f32[1]."""
         dim = params.scale.shape[0]
-        candidate = jnp.where(who == self.noise_terms, params.candidates[0], params.candidates[1])
         fresh = params.scale * self._standard(ticket, who, dim)
-        vector = jnp.where(who < self.noise_terms, fresh, candidate)
-        if params.weights is None:
-            return vector
-        return (jnp.sum(vector * params.weights) - params.share)[None]
+        if params.weights is not None:
+            fresh = (jnp.sum(fresh * params.weights) - params.share)[None]
+        ends = params.candidates if params.weights is None else params.ends[:, None]
+        candidate = jnp.where(who == self.noise_terms, ends[0], ends[1])
+        return jnp.where(who < self.noise_terms, fresh, candidate)
 
     def _standard(self, ticket, who, dim):
         even = dim + dim % 2
@@ -112,10 +114,16 @@ class LawPool:
         """
         share = offset / (self.noise_terms + 1)
         length = np.abs(weights).sum() if self.law == "cube" else np.linalg.norm(weights * self.scale)
-        ends = np.abs(np.stack([pair.h0, pair.h1]).astype(np.float64) @ weights)
-        params = FreshParams(*self._arrays(pair), jnp.asarray(weights, jnp.float32), jnp.asarray(share, jnp.float32))
-        limit = max(_REACH[self.law] * length, *ends) + abs(share)
-        return Loaded(self._draws(), params, float(limit), float(2.0**-21 * (length + ends.max() + abs(share))))
+        ends = np.stack([pair.h0, pair.h1]).astype(np.float64) @ weights - share
+        params = FreshParams(
+            *self._arrays(pair),
+            weights=jnp.asarray(weights, jnp.float32),
+            share=jnp.asarray(share, jnp.float32),
+            ends=jnp.asarray(ends, jnp.float32),
+        )
+        limit = max(_REACH[self.law] * length + abs(share), np.abs(ends).max())
+        error = 2.0**-21 * (length + abs(share)) + 2.0**-24 * np.abs(ends).max()
+        return Loaded(self._draws(), params, float(limit), float(error))
 
     def describe(self) -> dict[str, Any]:
         """No pool: the law."""

@@ -68,6 +68,21 @@ def test_antipodal_pair_has_the_distance_of_theory(law, fields, distance):
     assert audit.prepare(0).distance == pytest.approx(distance, rel=1e-6)
 
 
+def test_candidates_far_from_the_origin_are_compared_exactly(tmp_path):
+    """Two huge candidates that differ by little: their float32 products would cancel, and did claim too much."""
+    h0 = np.float32([14158902, 14158902])
+    np.savez(tmp_path / "pair.npz", h0=h0, h1=h0 + np.float32([1, -1]))
+    population = ja.Synthetic(law="gaussian", dim=2, clients=21, pair=str(tmp_path / "pair.npz"))
+    prepared = ja.Audit(population=population, aggregator=ja.SecureSum(), attack=ja.GaussianLRT(ridge=0.045)).prepare(
+        4
+    )
+    game = prepared.project()
+    first, second = np.asarray(game.params.pool.ends, np.float64)
+    assert abs((second - first) - prepared.knowledge.weights @ prepared.pair.difference) <= game.slack
+    truth = ja.bounds.gaussian_epsilon(1e-2, np.sqrt(2 / 20))
+    assert ja.run(prepared.audit, trials=200_000, seed=4, deltas=[1e-2]).bounds[0].epsilon <= truth
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
