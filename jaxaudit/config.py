@@ -1,7 +1,6 @@
 """Recipe <-> mapping <-> TOML, dotted replacement, digest, and errors that fit on one line."""
 
 import dataclasses
-import difflib
 import hashlib
 import importlib
 import json
@@ -13,14 +12,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-import annotated_types
 import tomli_w
 from pydantic import Field, ValidationError
 
 from . import aggregation, attacks, populations
 from .audit import Audit
 from .populations.files import file_sha256
-from .schema import recipe
+from .schema import allowed_range, explain, field_names, recipe, refuse_unknown
 
 # A ticket numbers trials in 32 bits; a little room is left for the last block.
 MIN_TRIALS, MAX_TRIALS = 1000, 4_000_000_000
@@ -61,7 +59,7 @@ def make_recipe(audit: Audit, **plan: Any) -> Recipe:
     Raises:
       ValueError: in one line.
     """
-    _refuse_unknown(plan, [name for name in _fields(Recipe) if name != "audit"])
+    refuse_unknown(plan, [name for name in field_names(Recipe) if name != "audit"])
     return _construct(Recipe, {"audit": audit} | _tuples(plan))
 
 
@@ -125,8 +123,8 @@ def from_mapping(mapping: Mapping[str, Any]) -> Recipe:
     rest = _tuples(mapping)
     parts = {part: _part(part, rest.pop(part, {})) for part in _PARTS}
     knows = {"server_knows": rest.pop("server_knows")} if "server_knows" in rest else {}
-    own = [name for name in _fields(Recipe) if name != "audit"]
-    _refuse_unknown(rest, [*own, "server_knows", *_PARTS])
+    own = [name for name in field_names(Recipe) if name != "audit"]
+    refuse_unknown(rest, [*own, "server_knows", *_PARTS])
     return _construct(Recipe, {"audit": _construct(Audit, parts | knows)} | rest)
 
 
@@ -214,7 +212,7 @@ def _part(part: str, table: Any):
     kind = fields.pop("kind", _PARTS[part][2])
     known = kinds(part)
     cls = (known.get(kind) if isinstance(kind, str) else None) or _imported(part, kind, known)
-    _refuse_unknown(fields, _fields(cls), f"{part}.")
+    refuse_unknown(fields, field_names(cls), f"{part}.")
     return _construct(cls, fields, f"{part}.")
 
 
@@ -244,38 +242,6 @@ def _construct(cls, fields: Mapping[str, Any], prefix: str = ""):
         raise ValueError(f"{prefix.rstrip('.')}: {error}") from error
 
 
-def _refuse_unknown(fields: Iterable[str], allowed: Iterable[str], prefix: str = "") -> None:
-    allowed = list(allowed)
-    for field in fields:
-        if field not in allowed:
-            close = difflib.get_close_matches(field, allowed, n=1)
-            hint = f"; did you mean {prefix}{close[0]}?" if close else ""
-            raise ValueError(f"{prefix}{field} is no field, allowed are {', '.join(allowed) or 'none'}{hint}")
-
-
-def _fields(cls) -> list[str]:
-    return [f.name for f in dataclasses.fields(cls) if f.name != "kind"]
-
-
-def explain(error: ValidationError, cls: type, prefix: str = "") -> str:
-    """The first thing that is wrong: field, value, allowed range and remedy, on one line."""
-    first = error.errors(include_url=False)[0]
-    message = first["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
-    if not first["loc"]:
-        return f"{prefix.rstrip('.')}: {message}"
-    name = str(first["loc"][0])
-    info, path = cls.__pydantic_fields__[name], f"{prefix}{name}"
-    about = f" ({info.description})" if info.description else ""
-    remedy = f"; set it with --set {path}=VALUE"
-    if first["type"].startswith("missing"):
-        return f"{path} is missing{about}{remedy}"
-    span = _range(info.metadata)
-    if not span or "type" in first["type"] or "finite" in first["type"]:
-        span = f"{message[0].lower()}{message[1:]}" + (f", {span}" if span else "")
-        return f"{path} is {first['input']!r}: {span}{about}{remedy}"
-    return f"{path} is {first['input']!r}, allowed are {span}{about}{remedy}"
-
-
 def describe(kind: str) -> list[tuple[str, str, str, str]]:
     """The fields of a part as (dotted path, default, allowed, about).
 
@@ -287,23 +253,12 @@ def describe(kind: str) -> list[tuple[str, str, str, str]]:
         raise ValueError(f"kind is {kind!r}, allowed are {', '.join(known)}")
     part, cls = known[kind]
     rows = []
-    for name in _fields(cls):
+    for name in field_names(cls):
         info = cls.__pydantic_fields__[name]
         choices = " ".join(map(str, get_args(info.annotation))) if get_origin(info.annotation) is Literal else ""
         default = "" if info.is_required() else json.dumps(info.default)
-        rows.append((f"{part}.{name}", default, choices or _range(info.metadata), info.description or ""))
+        rows.append((f"{part}.{name}", default, choices or allowed_range(info.metadata), info.description or ""))
     return rows
-
-
-def _range(metadata: Iterable[Any]) -> str:
-    signs = {
-        annotated_types.Ge: ("ge", "≥"),
-        annotated_types.Gt: ("gt", ">"),
-        annotated_types.Le: ("le", "≤"),
-        annotated_types.Lt: ("lt", "<"),
-    }
-    limits = [(*signs[type(limit)], limit) for limit in metadata if type(limit) in signs]
-    return " and ".join(f"{sign} {getattr(limit, name):,}" for name, sign, limit in limits)
 
 
 def _tuples(value):

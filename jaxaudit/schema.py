@@ -1,8 +1,12 @@
-"""What every recipe is: a frozen, keyword-only dataclass that refuses bad values on construction."""
+"""What every recipe is: a frozen, keyword-only dataclass that refuses bad values, and says so on one line."""
 
-from typing import dataclass_transform
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from typing import Any, dataclass_transform
 
-from pydantic import ConfigDict, Field
+import annotated_types
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 
@@ -11,3 +15,49 @@ def recipe(cls):
     """Validated frozen dataclass. Unknown fields are errors, and a number is not a string."""
     config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     return dataclass(frozen=True, kw_only=True, config=config)(cls)
+
+
+def field_names(cls) -> list[str]:
+    """Names of the fields of a recipe, its tag apart."""
+    return [f.name for f in dataclasses.fields(cls) if f.name != "kind"]
+
+
+def refuse_unknown(fields: Iterable[str], allowed: Iterable[str], prefix: str = "") -> None:
+    """Raise ValueError naming the first field that is not allowed, and what it may have been meant for."""
+    allowed = list(allowed)
+    for field in fields:
+        if field not in allowed:
+            close = difflib.get_close_matches(field, allowed, n=1)
+            hint = f"; did you mean {prefix}{close[0]}?" if close else ""
+            raise ValueError(f"{prefix}{field} is no field, allowed are {', '.join(allowed) or 'none'}{hint}")
+
+
+def explain(error: ValidationError, cls: type, prefix: str = "") -> str:
+    """The first thing that is wrong: field, value, allowed range and remedy, on one line."""
+    first = error.errors(include_url=False)[0]
+    message = first["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
+    if not first["loc"]:
+        return f"{prefix.rstrip('.')}: {message}"
+    name = str(first["loc"][0])
+    info, path = cls.__pydantic_fields__[name], f"{prefix}{name}"
+    about = f" ({info.description})" if info.description else ""
+    remedy = f"; set it with --set {path}=VALUE"
+    if first["type"].startswith("missing"):
+        return f"{path} is missing{about}{remedy}"
+    span = allowed_range(info.metadata)
+    if not span or "type" in first["type"] or "finite" in first["type"]:
+        span = f"{message[0].lower()}{message[1:]}" + (f", {span}" if span else "")
+        return f"{path} is {first['input']!r}: {span}{about}{remedy}"
+    return f"{path} is {first['input']!r}, allowed are {span}{about}{remedy}"
+
+
+def allowed_range(metadata: Iterable[Any]) -> str:
+    """The allowed range of a field, as its limits."""
+    signs = {
+        annotated_types.Ge: ("ge", "≥"),
+        annotated_types.Gt: ("gt", ">"),
+        annotated_types.Le: ("le", "≤"),
+        annotated_types.Lt: ("lt", "<"),
+    }
+    limits = [(*signs[type(limit)], limit) for limit in metadata if type(limit) in signs]
+    return " and ".join(f"{sign} {getattr(limit, name):,}" for name, sign, limit in limits)
