@@ -41,11 +41,12 @@ def run(recipe, overrides, trials, seed, deltas, confidence, out):
     options = {"trials": trials, "seed": seed, "deltas": list(deltas) or None, "confidence": confidence}
     replaced |= {name: value for name, value in options.items() if value is not None}
     wanted = config.load(recipe, replaced)
-    folder = out or Path("runs") / f"{Path(recipe).stem}-{config.digest(wanted)}"
+    digest = config.digest(wanted)
+    folder = out or Path("runs") / f"{Path(recipe).stem}-{digest}"
 
     from . import report, runner, store
 
-    stored = _finished(wanted, folder)
+    stored = _finished(wanted, digest, folder)
     if stored is None:
         store.check_free(folder)
         with _progress() as progress:
@@ -56,14 +57,14 @@ def run(recipe, overrides, trials, seed, deltas, confidence, out):
     _where(folder)
 
 
-def _finished(wanted, folder: Path):
+def _finished(wanted, digest: str, folder: Path):
     """The run in `folder`, if it is the one that is wanted; None if there is none."""
     from . import config, store
 
     if not (folder / "summary.json").is_file():
         return None
     found = store.read(folder)
-    if found.summary["digest"] != config.digest(wanted):
+    if found.summary["digest"] != digest:
         raise ValueError(f"{folder} holds another run; choose another --out")
     asked, has = config.to_mapping(wanted), found.summary["recipe"]
     for name in ("trials", "deltas", "confidence"):

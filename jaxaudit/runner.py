@@ -149,8 +149,7 @@ def _certify_off_span(player, prepared, verdict, recipe):
     if verdict.kind not in ("structural", "for this pool") or not prepared.linear:
         return ()
     direction = verdict.off_span / np.linalg.norm(verdict.off_span)
-    middle = (prepared.pair.h0.astype(np.float64) + prepared.pair.h1.astype(np.float64)) / 2
-    game = prepared.project(LinearTest(direction, direction @ (prepared.truth.mean + middle)))
+    game = prepared.project(LinearTest(direction, direction @ (prepared.truth.mean + prepared.pair.middle)))
     if game.nested:
         method, events = "pc-cp", tuple(Event(0.0, "forward", delta) for delta in recipe.deltas)
     else:

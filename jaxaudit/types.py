@@ -80,9 +80,19 @@ class Pair:
     source: str
 
     @property
-    def difference(self):
+    def both(self) -> np.ndarray:
+        """f64[2, dim], h0 and h1."""
+        return np.stack([self.h0, self.h1]).astype(np.float64)
+
+    @property
+    def difference(self) -> np.ndarray:
         """f64[dim], h1 - h0."""
-        return self.h1.astype(np.float64) - self.h0.astype(np.float64)
+        return self.both[1] - self.both[0]
+
+    @property
+    def middle(self) -> np.ndarray:
+        """f64[dim], (h0 + h1) / 2, where a symmetric test puts its threshold."""
+        return self.both.mean(axis=0)
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,7 @@ class GaussianLRT:
                 f"attack.ridge is {self.ridge}, too small to make the covariance invertible ({error}); "
                 "set a larger one with --set attack.ridge=VALUE"
             ) from error
-        middle = (server.pair.h0.astype(np.float64) + server.pair.h1.astype(np.float64)) / 2
-        return LinearTest(weights, weights @ (moments.mean + middle))
+        return LinearTest(weights, weights @ (moments.mean + server.pair.middle))
 
     def linear(self, knowledge: LinearTest) -> LinearTest:
         """The score as weights and offset: an attack that has this method can be projected."""

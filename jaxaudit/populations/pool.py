@@ -113,9 +113,9 @@ class RecordedPool:
     def project(self, pair: Pair, weights: np.ndarray, offset: float) -> Loaded:
         """One scalar per row. Multiplied and centred in float64, so that float32 holds only what varies."""
         others, error = self.source.project(weights)
-        candidates = np.stack([pair.h0, pair.h1]).astype(np.float64) @ weights
+        candidates = pair.both @ weights
         scalars = np.concatenate([others, candidates]) - offset / (self.noise_terms + 1)
-        error = max(error, product_error(np.abs([pair.h0, pair.h1]).max(), weights))
+        error = max(error, product_error(np.abs(pair.both).max(), weights))
         # Half a unit in the last place of float32.
         return self._loaded(scalars.astype(np.float32)[:, None], error + 2.0**-24 * np.abs(scalars).max())
 

@@ -104,7 +104,7 @@ class LawPool:
 
     def load(self, pair: Pair) -> Loaded:
         """Whole vectors."""
-        limit = max(_REACH[self.law] * self.scale.max(), np.abs([pair.h0, pair.h1]).max())
+        limit = max(_REACH[self.law] * self.scale.max(), np.abs(pair.both).max())
         return Loaded(self._draws(), FreshParams(*self._arrays(pair)), float(limit), 0.0)
 
     def project(self, pair: Pair, weights: np.ndarray, offset: float) -> Loaded:
@@ -114,7 +114,7 @@ class LawPool:
         """
         share = offset / (self.noise_terms + 1)
         length = np.abs(weights).sum() if self.law == "cube" else np.linalg.norm(weights * self.scale)
-        ends = np.stack([pair.h0, pair.h1]).astype(np.float64) @ weights - share
+        ends = pair.both @ weights - share
         params = FreshParams(
             *self._arrays(pair),
             weights=jnp.asarray(weights, jnp.float32),
@@ -140,7 +140,7 @@ class LawPool:
         return FreshDraws(self.law, self.noise_terms, self.degrees if self.law == "student_t" else 0)
 
     def _arrays(self, pair):
-        return jnp.asarray(self.scale, jnp.float32), jnp.asarray(np.stack([pair.h0, pair.h1]), jnp.float32)
+        return jnp.asarray(self.scale, jnp.float32), jnp.asarray(pair.both, jnp.float32)
 
 
 @recipe
