@@ -29,8 +29,9 @@ def main(trials=1_000_000, seed=0):
             began = time.perf_counter()
             result = ja.run(audit, trials=trials, seed=seed, deltas=[DELTA])
             wall_s = time.perf_counter() - began
-            (bound,), distance = result.bounds, result.prepared.distance
-            off = f"{floor(100 * result.off_span[0].epsilon) / 100:.2f}" if result.off_span else "–"
+            found = result.headline
+            (bound,), distance = found.bounds, found.distance
+            off = f"{floor(100 * found.off_span[0].epsilon) / 100:.2f}" if found.off_span else "–"
             cells = [
                 pair,
                 knows,
@@ -38,8 +39,8 @@ def main(trials=1_000_000, seed=0):
                 f"{ja.bounds.gaussian_epsilon(DELTA, distance):.2f}",
                 f"{floor(100 * bound.epsilon) / 100:.2f}" + (" *" if bound.censored else ""),
                 f"{bound.ceiling:.2f}",
-                result.verdict.kind,
-                off + (" *" if result.off_span and result.off_span[0].censored else ""),
+                found.verdict.kind,
+                off + (" *" if found.off_span and found.off_span[0].censored else ""),
                 f"{wall_s:.1f}",
             ]
             rows.append("| " + " | ".join(cells) + " |")

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxaudit as ja
+from jaxaudit.player import play_block
 from jaxaudit.random import CERTIFY
-from jaxaudit.runner import play_block
 
 
 def scores(game, trials):

@@ -1,38 +1,35 @@
-"""The game: a population sends, an aggregator reveals, an attack scores.
+"""The audit: a population sends, an aggregator reveals, an attack scores.
 
-`Audit` is the recipe. `Audit.prepare` does all the slow and host-bound work; what it returns makes a `Game`: a
-static program and a pytree of arrays, of which every trial is a pure function of its ticket. Audits that differ only
-in numbers share one program, hence one compilation.
+`Audit` is the recipe. `Audit.prepare` does all the slow and host-bound work, and what it returns makes a `Game`.
+Where a recipe lists several pairs or cohort sizes, every combination is a cell: all cells share the preparation, the
+draws of every trial, and the failure probability.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .game import Evaluation, Game, Params, Program
 from .schema import recipe
 from .types import (
     Aggregator,
     Attack,
-    Draws,
+    Column,
     LinearTest,
-    Loaded,
-    Moments,
     Pair,
+    Pool,
     Population,
     Responses,
     Server,
-    Ticket,
-    linear_score,
+    SumView,
 )
 
 Knows = Literal["fit_pool", "certify_pool"]
-# Moments are dense: a covariance of this size takes 1.8 GB, and its eigenvectors as much again.
-MAX_DIM = 15_000
 _EXACT_SUM = (
     "the ideal functionality of secure aggregation (the exact sum of the updates, with all rounding counted against "
     "the bound; no dropouts)"
@@ -40,107 +37,43 @@ _EXACT_SUM = (
 _VERBS = {
     "population": ("respond",),
     "aggregator": ("view", "linear", "words", "prepare", "init", "add", "reveal"),
-    "attack": ("reads", "broadcast", "calibrate", "score"),
+    "attack": ("reads", "broadcast", "score"),
 }
 
 
 @dataclass(frozen=True)
-class Program:
-    """The static part of a game: what is traced, and nothing that is swept.
+class Cell:
+    """One pair in one cohort size.
 
     Attributes:
-      draws: who sits where and what they send.
-      aggregator: the fold over the clients.
-      score: a pure function of (knowledge, view).
-      dim: dimension of an update.
+      server: what the adversary was told: the pair, and how many others there are.
+      options: the attack's knowledge for each of its settings, by the setting in words.
+      setting: the one that is used; pilot trials choose it where there are several.
     """
 
-    draws: Draws
-    aggregator: Aggregator
-    score: Callable
-    dim: int
+    server: Server
+    options: Mapping[str, Any]
+    setting: str
 
+    @property
+    def pair(self) -> Pair:
+        """The candidates."""
+        return self.server.pair
 
-class Params(NamedTuple):
-    """The arrays of a game: a pytree.
+    @property
+    def clients(self) -> int:
+        """Cohort size, the target included."""
+        return self.server.noise_terms + 1
 
-    Attributes:
-      pool: what the draws look up.
-      aggregator: parameters of the aggregator.
-      knowledge: what the attack knows.
-    """
+    @property
+    def knowledge(self) -> Any:
+        """What the attack calibrated, in float64."""
+        return self.options[self.setting]
 
-    pool: Any
-    aggregator: Any
-    knowledge: Any
-
-
-def play(program: Program, params: Params, ticket: Ticket) -> tuple[jax.Array, jax.Array]:
-    """One paired trial: the same draw of the others, once under each bit.
-
-    The others' fold never sees the bit; only the target's seats are added per bit. So the bit cannot touch another
-    seat, and both hypotheses share every other random word, by construction.
-
-    Args:
-      program: static.
-      params: arrays.
-      ticket: names the trial.
-
-    Returns:
-      (score under bit 0, score under bit 1), f32[].
-    """
-    both = jax.vmap(program.score, in_axes=(None, 0))(params.knowledge, reveal(program, params, ticket))
-    return both[0], both[1]
-
-
-def reveal(program: Program, params: Params, ticket: Ticket) -> Any:
-    """What the server sees in one trial: views with a leading axis for the bit.
-
-    Both bits go through the same operations, so that no rounding can depend on the bit.
-    """
-    fold = jax.vmap(partial(_fold, program, params, ticket), in_axes=(0, 0, None))
-    others = program.draws.others(params.pool, ticket)
-    start = jax.vmap(lambda _: program.aggregator.init(program.dim))(jnp.arange(others.shape[0]))
-    crowd = fold(start, others, 0)
-
-    def finish(bit):
-        state = fold(crowd, program.draws.target(params.pool, ticket, bit), others.shape[1])
-        return jax.vmap(lambda state: program.aggregator.reveal(params.aggregator, state, ticket))(state)
-
-    return jax.vmap(finish)(jnp.arange(2))
-
-
-def _fold(program, params, ticket, state, occupants, first_seat):
-    # The next occupant travels in the carry. Read where it is used, `occupants[index]` would be fused into the update
-    # and repeated for every element of it, which keeps XLA:CPU from vectorising (three times slower).
-    last = occupants.shape[0] - 1
-
-    def add(index, carry):
-        state, who = carry
-        update = program.draws.update(params.pool, ticket, who)
-        # The aggregator learns the seat, not its occupant: the target's seat has one number under both bits.
-        state = program.aggregator.add(params.aggregator, state, ticket, first_seat + index, update)
-        return state, occupants[jnp.minimum(index + 1, last)]
-
-    return jax.lax.fori_loop(0, occupants.shape[0], add, (state, occupants[0]))[0]
-
-
-@dataclass(frozen=True)
-class Game:
-    """What runs in every trial.
-
-    Attributes:
-      program: static.
-      params: arrays.
-      slack: the score of the exact total lies within so much of the one computed. Bounds count on the safe side of
-        it: scores of H0 are raised by it, those of H1 lowered.
-      nested: even so, h0 <= h1 in every draw, so paired bounds apply.
-    """
-
-    program: Program
-    params: Params
-    slack: float
-    nested: bool
+    @property
+    def name(self) -> str:
+        """Pair and cohort size."""
+        return f"{self.pair.name}-{self.clients}"
 
 
 @dataclass(frozen=True)
@@ -150,20 +83,12 @@ class Prepared:
     Attributes:
       audit: the recipe.
       responses: what the population prepared.
-      pair: the candidates.
-      knowledge: what the attack calibrated, in float64.
-      known: moments of the others' sum that the server knows.
-      truth: moments of the audited pool, for predictions and verdicts; the attack does not see them.
-      server: what the adversary was told.
+      cells: what is audited together; the first is the headline.
     """
 
     audit: "Audit"
     responses: Responses
-    pair: Pair
-    knowledge: Any
-    known: Moments
-    truth: Moments
-    server: Server
+    cells: tuple[Cell, ...]
 
     def game(self) -> Game:
         """The cheapest form of the game: projected where score and aggregator are linear, else the general one."""
@@ -180,64 +105,86 @@ class Prepared:
         return _EXACT_SUM if self.linear else self.audit.aggregator.words
 
     @property
-    def distance(self) -> float | None:
-        """Separation of the attack's two score laws in standard deviations: what a Gaussian model predicts with.
+    def tunable(self) -> bool:
+        """Whether settings are left to be chosen on pilot trials."""
+        return any(len(cell.options) > 1 for cell in self.cells)
 
-        From the exact moments of the audited pool, without a trial; infinite where the pool's noise has no variance
-        along the score, None for a score that is not linear.
-        """
-        if not self.linear:
-            return None
-        weights = self.audit.attack.linear(self.knowledge).weights
-        shift, variance = weights @ self.pair.difference, weights @ self.truth.covariance @ weights
-        if shift == 0:
-            return 0.0
-        return float(abs(shift) / np.sqrt(variance)) if variance > 0 else float(np.inf)
+    def settings(self) -> "Prepared":
+        """The same audit with every setting of every cell as a cell of its own."""
+        cells = [replace(cell, setting=setting) for cell in self.cells for setting in cell.options]
+        return replace(self, cells=tuple(cells))
 
     def fold(self) -> Game:
         """The general game, on whole updates."""
-        loaded = self.responses.certify.load(self.pair)
-        knowledge = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), self.knowledge)
-        program = Program(loaded.draws, self.audit.aggregator, self.audit.attack.score, self.responses.certify.dim)
+        pairs = list({id(cell.pair): cell.pair for cell in self.cells}.values())
+        loaded = self.responses.certify.load(pairs)
+        order = sorted(range(len(self.cells)), key=lambda c: self.cells[c].clients)
+        evaluations, knowledge = [], []
+        for cell in (self.cells[c] for c in order):
+            where = next(number for number, pair in enumerate(pairs) if pair is cell.pair)
+            evaluations.append(Evaluation(where, cell.server.noise_terms))
+            knowledge.append(jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), cell.knowledge))
+        aggregator = self.audit.aggregator
+        score, dim = self.audit.attack.score, self.responses.certify.dim
+        program = Program(loaded.draws, aggregator, score, dim, tuple(evaluations))
+        largest = max(cell.clients for cell in self.cells)
+        params = Params(loaded.params, aggregator.prepare(loaded.limit, largest), tuple(knowledge))
+        cells = len(self.cells)
         # The score is a function of the view, and the view of the sum: there is nothing to allow for.
-        return Game(program, self._params(loaded, knowledge), slack=0.0, nested=False)
+        return Game(
+            program, params, np.argsort(order), np.zeros(cells), np.zeros(cells, bool), np.full(cells, np.nan)
+        )
 
-    def project(self, test: LinearTest | None = None) -> Game:
-        """The game on the exact sum, one scalar per update: a linear score of a sum is a sum of scores.
+    def project(self, tests: Sequence[LinearTest] | None = None, pool: Pool | None = None) -> Game:
+        """The game on the exact sum, one scalar per update and cell: a linear score of a sum is a sum of scores.
 
         Same tickets and same draws as `fold`, at a cost per trial that does not depend on the dimension. The sum is
         not rounded to the aggregator's fixed point; what arithmetic leaves open is in the slack.
 
         Args:
-          test: the linear score; the attack's own by default.
+          tests: the linear score of every cell; the attack's own by default.
+          pool: what to draw from; the certify pool by default.
 
         Returns:
-          Game, of dimension 1.
+          Game, of one dimension per cell.
         """
-        test = test or self.audit.attack.linear(self.knowledge)
-        loaded = self.responses.certify.project(self.pair, test.weights, float(test.offset))
-        identity = LinearTest(jnp.ones(1, jnp.float32), jnp.zeros((), jnp.float32))
-        params = self._params(loaded, identity)
-        # Every scalar is off by its error and half a step, the decoded total by half a unit in the last place.
-        step, clients = float(params.aggregator.step), self.server.noise_terms + 1
-        slack = clients * (loaded.error + step / 2 + 2.0**-24 * loaded.limit)
-        shift = float(test.weights @ self.pair.difference)
-        program = Program(loaded.draws, self.audit.aggregator, linear_score, 1)
-        return Game(program, params, slack, nested=shift > 6 * slack)
+        columns = self.columns(tests)
+        loaded = (pool or self.responses.certify).project(columns)
+        sizes = sorted({column.noise_terms for column in columns})
+        knowledge = [np.array([c for c, column in enumerate(columns) if column.noise_terms == n]) for n in sizes]
+        evaluations = tuple(Evaluation(0, n) for n in sizes)
+        program = Program(loaded.draws, self.audit.aggregator, _picked, len(columns), evaluations)
+        aggregator = self.audit.aggregator.prepare(loaded.limit, sizes[-1] + 1)
+        params = Params(loaded.params, aggregator, tuple(jnp.asarray(picks, jnp.int32) for picks in knowledge))
+        clients = np.array([column.noise_terms + 1 for column in columns])
+        rounds = (pool or self.responses.certify).rounds
+        # Every scalar is off by its error and half a step, the decoded totals by half a unit in the last place, and
+        # so is their sum over the rounds.
+        each = loaded.error + np.asarray(aggregator.step, np.float64) / 2 + 2.0**-24 * rounds * loaded.limit
+        slack = rounds * clients * each
+        shift = np.array([np.vdot(column.test.weights, column.pair.difference) for column in columns])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            distance = np.where(shift == 0, 0.0, np.abs(shift) / loaded.deviation)
+        return Game(program, params, np.argsort(np.concatenate(knowledge)), slack, shift > 6 * slack, distance)
 
-    def _params(self, loaded: Loaded, knowledge) -> Params:
-        aggregator = self.audit.aggregator.prepare(loaded.limit, self.server.noise_terms + 1)
-        return Params(loaded.params, aggregator, knowledge)
+    def columns(self, tests: Sequence[LinearTest] | None = None) -> list[Column]:
+        """The linear score of every cell, with its pair and its cohort."""
+        tests = tests or [self.audit.attack.linear(cell.knowledge) for cell in self.cells]
+        return [Column(cell.pair, test, cell.server.noise_terms) for cell, test in zip(self.cells, tests)]
 
-    @property
-    def statement(self) -> str:
-        """The sentence that says what a bound is about, and what it is not."""
+    def statement(self, cell: Cell) -> str:
+        """The sentence that says what a bound of a cell is about, and what it is not."""
         return (
-            f"Lower bound on ε of: fixed candidates x, x' ({self.pair.source}) + "
-            f"{self.responses.certify.describe()['words']}; server knows {self.server.knows}; adjacency: "
-            f"{self.pair.adjacency}; conditional on {self.responses.given}, these candidates and this attack. Not a "
-            "statement about new clients, other models or record-level DP."
+            f"Lower bound on ε of: fixed candidates x, x' ({cell.pair.source}) + "
+            f"{self.responses.certify.describe(cell.server.noise_terms)['words']}; server knows {cell.server.knows}; "
+            f"adjacency: {cell.pair.adjacency}; conditional on {self.responses.given}, these candidates and this "
+            "attack. Not a statement about new clients, other models or record-level DP."
         )
+
+
+def _picked(columns, view: SumView):
+    """The totals of some columns, summed over the rounds: already scores."""
+    return jnp.sum(view.total, axis=0)[columns]
 
 
 @recipe
@@ -261,6 +208,7 @@ class Audit:
         """Raise ValueError where a part is incomplete, or the parts do not fit together."""
         for part, verbs in _VERBS.items():
             player = getattr(self, part)
+            verbs += ("calibrate",) if part == "attack" and not hasattr(player, "options") else ()
             for verb in verbs:
                 if not hasattr(player, verb):
                     name = type(player).__name__
@@ -274,7 +222,7 @@ class Audit:
             )
 
     def prepare(self, seed: int) -> Prepared:
-        """All host-bound work, once: respond, moments, pair, calibrate.
+        """All host-bound work, once: respond, moments, pairs, calibrate.
 
         Args:
           seed: of the run, in [0, 2^32).
@@ -290,14 +238,19 @@ class Audit:
                 f"server_knows is {self.server_knows!r}, allowed are {', '.join(responses.knows)} for population "
                 f"{population.kind!r}; leave it out"
             )
-        if responses.certify.dim > MAX_DIM:
-            raise ValueError(
-                f"updates have dimension {responses.certify.dim:,}, allowed are up to {MAX_DIM:,} (covariances are "
-                "dense); use a smaller model, or project the updates first"
-            )
-        truth = responses.certify.moments()
-        known = truth if self.server_knows == "certify_pool" else responses.fit.moments()
-        pair = responses.choose_pair(known)
-        server = Server(pair, responses.certify.noise_terms, responses.knows[self.server_knows])
-        knowledge = self.attack.calibrate(server, known)
-        return Prepared(self, responses, pair, knowledge, known, truth, server)
+        pool = responses.certify if self.server_knows == "certify_pool" else responses.fit
+        moments = cache(lambda clients: pool.moments(clients - 1))
+        pairs = responses.choose_pairs(moments(responses.cohorts[0]))
+        cells = []
+        for clients in responses.cohorts:
+            for pair in pairs:
+                server = Server(pair, clients - 1, responses.knows[self.server_knows])
+                cells.append(self._calibrated(server, moments(clients)))
+        return Prepared(self, responses, tuple(cells))
+
+    def _calibrated(self, server, moments):
+        if hasattr(self.attack, "options"):
+            options = self.attack.options(server, moments)
+        else:
+            options = {"": self.attack.calibrate(server, moments)}
+        return Cell(server, options, next(iter(options)))

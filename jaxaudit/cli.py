@@ -1,8 +1,9 @@
-"""The command line: `run`, `bound`, `report`, `list`, `doctor`.
+"""The command line: `run`, `bound`, `report`, `data`, `list`, `doctor`.
 
 Heavy modules are imported by the commands that need them, so that help and errors are immediate.
 """
 
+import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+_DATA_DIR = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    envvar="JAXAUDIT_DATA_DIR",
+    help="Where the official files of data sets are.  [default: JAXAUDIT_DATA_DIR, or the folder of TFDS]",
+)
+_CELL = click.option("--cell", metavar="PAIR-CLIENTS", help="One cell of a run with several, as in worst-200.")
 
 
 @click.group(context_settings=_SETTINGS)
@@ -30,13 +39,17 @@ def cli():
 @click.option("--delta", "deltas", type=float, multiple=True, help="Repeat for several; their bounds hold together.")
 @click.option("--confidence", type=float, help="That all bounds hold.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/RECIPE-DIGEST]")
-def run(recipe, overrides, trials, seed, deltas, confidence, out):
-    """Run an audit: RECIPE is `membership` (the default) or a TOML file.
+@_DATA_DIR
+def run(recipe, overrides, trials, seed, deltas, confidence, out, data_dir):
+    """Run an audit: RECIPE is a name that `list` shows (`membership` by default) or a TOML file.
 
     Asking again for a finished run prints what is stored.
     """
-    from . import config
+    from . import cache, config
 
+    if data_dir:
+        os.environ["JAXAUDIT_DATA_DIR"] = str(data_dir)
+    cache.keep_compilations()
     replaced = dict(config.parse_override(text) for text in overrides)
     options = {"trials": trials, "seed": seed, "deltas": list(deltas) or None, "confidence": confidence}
     replaced |= {name: value for name, value in options.items() if value is not None}
@@ -96,7 +109,8 @@ def _finished(wanted, digest: str, folder: Path):
     show_default=True,
     help="Of the split into pilot and certifying scores.",
 )
-def bound(file, deltas, confidence, design, method, seed):
+@_CELL
+def bound(file, deltas, confidence, design, method, seed, cell):
     """Certify your own scores: FILE is an .npz with arrays h0 and h1, a file of counts, or a run folder.
 
     Larger scores speak for h1. A tenth of the scores, drawn at random, chooses the thresholds; the rest certify.
@@ -113,16 +127,19 @@ def bound(file, deltas, confidence, design, method, seed):
                 f"{file} is a run folder, whose design and method are stored; leave --design and --method out"
             )
         stored = store.read(file)
-        plan, counts = stored.plan, stored.counts
+        found = stored.headline if cell is None else stored.cell(cell)
+        plan, counts = found.plan, found.counts
         if plan.method == "pc-cp" and max(deltas) > max(plan.deltas):
             raise ValueError(
                 f"--delta is {max(deltas):g}, allowed are up to {max(plan.deltas):g}, the largest that {file} was "
                 "planned for; run the recipe again with it and another --seed"
             )
-        confidence = stored.summary["confidence"] if confidence is None else confidence
+        confidence = found.summary["confidence"] if confidence is None else confidence
     else:
         from .scores import plan_and_counts
 
+        if cell:
+            raise ValueError(f"{file} is no run folder and has no cells; leave --cell out")
         confidence = 0.95 if confidence is None else confidence
         plan, counts = plan_and_counts(file, deltas, confidence, design, method, seed)
     trials = counts.trials_h0, counts.trials_h1
@@ -130,20 +147,21 @@ def bound(file, deltas, confidence, design, method, seed):
     console = _console()
     console.print(report.table(rows, f"{file}: {min(trials):,} trials, {percent(confidence)} confidence"))
     if file.is_dir():
-        console.print(stored.summary["statement"])
+        console.print(found.summary["statement"])
     console.print(report.method_sentence(plan.method, confidence))
 
 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-def report(folder):
+@_CELL
+def report(folder, cell):
     """Print a stored run again and redraw its figures."""
     from . import plots, store
     from . import report as report_
 
     stored = store.read(folder)
-    plots.draw(stored, folder)
-    report_.show(stored, _console())
+    plots.draw(stored, folder, cell)
+    report_.show(stored, _console(), cell)
     _where(folder)
 
 
@@ -168,6 +186,21 @@ def list_(kind):
         for kind, cls in config.kinds(part).items():
             console.print(f"  {kind:<13} {(cls.__doc__ or '').strip().splitlines()[0]}", highlight=False)
     console.print("[bold]Datasets[/]      " + ", ".join(datasets.names()))
+
+
+@cli.command()
+@click.argument("name")
+@_DATA_DIR
+def data(name, data_dir):
+    """Make a data set ready: from its official files in the data folder, or by downloading them.
+
+    NAME is one that `list` shows. Audits read the official files directly, too.
+    """
+    from . import datasets
+
+    if name not in datasets.names():
+        raise ValueError(f"dataset is {name!r}, allowed are {', '.join(datasets.names())}")
+    click.echo(f"{name} is ready in {datasets.fetch(name, data_dir)}")
 
 
 @cli.command()

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import os
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -17,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from . import aggregation, attacks, populations
 from .audit import Audit
-from .populations.files import file_sha256
+from .populations.index import path_sha256
 from .schema import allowed_range, explain, field_names, recipe, refuse_unknown
 
 # A ticket numbers trials in 32 bits; a little room is left for the last block.
@@ -200,8 +201,10 @@ def digest(recipe: Recipe) -> str:
     mapping = to_mapping(recipe)
     for field in ("trials", "deltas", "confidence"):
         del mapping[field]
-    named = [v for v in _leaves(mapping) if isinstance(v, str) and Path(v).suffix and Path(v).is_file()]
-    mapping["files"] = [file_sha256(path) for path in named]
+    named = [
+        v for v in _leaves(mapping) if isinstance(v, str) and (Path(v).suffix or os.sep in v) and Path(v).exists()
+    ]
+    mapping["files"] = [path_sha256(path) for path in named]
     return hashlib.sha256(json.dumps(mapping, sort_keys=True).encode()).hexdigest()[:12]
 
 

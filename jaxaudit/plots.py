@@ -1,4 +1,4 @@
-"""The four figures of a run. Each function draws one idea on given axes: `(ax, data) -> ax`.
+"""The figures of a run. Each function draws one idea on given axes: `(ax, data) -> ax`.
 
 Colours are those of Okabe and Ito, which survive colour blindness; line styles tell them apart in grey.
 """
@@ -13,9 +13,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from .bounds import gaussian_epsilon, gaussian_tradeoff, percent, privacy_curve, roc_band, tradeoff
-from .store import Run
+from .store import Cell, Run
 
 MEASURED, PREDICTED, CEILING, ENERGY, MUTED = "#0072B2", "#D55E00", "#666666", "#009E73", "#999999"
+PALETTE = (MEASURED, PREDICTED, ENERGY, "#CC79A7", "#E69F00", "#56B4E9")
 STYLE = {
     "figure.figsize": (5.6, 4.4),
     "figure.dpi": 100,
@@ -35,30 +36,36 @@ STYLE = {
 }
 
 
-def draw(run: Run, folder: Path) -> None:
+def draw(run: Run, folder: Path, name: str | None = None) -> None:
     """All figures of a run, as PNG and PDF.
 
     Args:
       run: what is stored.
       folder: to write into.
+      name: draw those of one cell, under its name; by default those of the headline, and one of all cells.
     """
-    summary = run.summary
+    cell, prefix = (run.headline, "") if name is None else (run.cell(name), f"{name.replace('/', '-')}-")
     with plt.rc_context(STYLE):
-        for name, axes in (("roc", roc), ("tradeoff", tradeoff_curve), ("privacy", privacy)):
+        for figure_name, axes in (("roc", roc), ("tradeoff", tradeoff_curve), ("privacy", privacy)):
             figure, ax = plt.subplots()
-            axes(ax, run)
-            _finish(figure, summary, folder / name)
-        figure, panels = plt.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-        noise_spectrum(panels, run)
-        _finish(figure, summary, folder / "spectrum")
+            axes(ax, cell)
+            _finish(figure, run.summary, cell.summary["adjacency"], folder / f"{prefix}{figure_name}")
+        if cell.spectrum:
+            figure, panels = plt.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+            noise_spectrum(panels, cell)
+            _finish(figure, run.summary, cell.summary["adjacency"], folder / f"{prefix}spectrum")
+        if len(run.cells) > 1 and name is None:
+            figure, ax = plt.subplots()
+            cells(ax, run)
+            _finish(figure, run.summary, f"{len(run.cells)} cells", folder / "cells")
 
 
-def roc(ax, run: Run):
+def roc(ax, cell: Cell):
     """Log-log ROC curve with its simultaneous band, chance, and the Gaussian prediction."""
-    curve, distance = tradeoff(run.counts, run.summary["confidence"]), run.summary["distance"]
-    floor = 0.5 / run.counts.trials_h0
+    curve, distance = tradeoff(cell.counts, cell.summary["confidence"]), cell.summary["distance"]
+    floor = 0.5 / cell.counts.trials_h0
     grid = np.geomspace(floor, 1, 800)
-    _band(ax, run, grid, *(limit.clip(floor, 1) for limit in roc_band(curve, grid)))
+    _band(ax, cell, grid, *(limit.clip(floor, 1) for limit in roc_band(curve, grid)))
     seen = curve.fpr > 0
     ax.plot(curve.fpr[seen], 1 - curve.fnr[seen], color=MEASURED, lw=2.4, label="measured")
     if distance is not None:
@@ -70,12 +77,12 @@ def roc(ax, run: Run):
     return ax
 
 
-def tradeoff_curve(ax, run: Run):
+def tradeoff_curve(ax, cell: Cell):
     """False negatives against false positives, with the line of perfect privacy."""
-    curve, distance = tradeoff(run.counts, run.summary["confidence"]), run.summary["distance"]
+    curve, distance = tradeoff(cell.counts, cell.summary["confidence"]), cell.summary["distance"]
     grid = np.linspace(0, 1, 1001)
     lower, upper = roc_band(curve, grid)
-    _band(ax, run, grid, 1 - upper, 1 - lower)
+    _band(ax, cell, grid, 1 - upper, 1 - lower)
     ax.plot([1, *curve.fpr, 0], [0, *curve.fnr, 1], color=MEASURED, lw=2.4, label="measured")
     if distance is not None:
         fnr = gaussian_tradeoff(grid, distance)
@@ -87,13 +94,13 @@ def tradeoff_curve(ax, run: Run):
     return ax
 
 
-def privacy(ax, run: Run):
+def privacy(ax, cell: Cell):
     """Epsilon against delta: certified, predicted, and the most that so many trials could certify."""
-    summary, distance = run.summary, run.summary["distance"]
+    summary, distance = cell.summary, cell.summary["distance"]
     rows = [row for row in summary["bounds"] if row["delta"] > 0]
     deltas = np.geomspace(min([1e-6, *(row["delta"] for row in rows)]), 0.5, 200)
-    certified, top = privacy_curve(run.counts, deltas, summary["confidence"])
-    ax.plot(deltas, top, color=CEILING, ls=":", label=f"ceiling of {run.counts.trials_h0:,} trials")
+    certified, top = privacy_curve(cell.counts, deltas, summary["confidence"])
+    ax.plot(deltas, top, color=CEILING, ls=":", label=f"ceiling of {cell.counts.trials_h0:,} trials")
     if distance is not None:
         predicted = [gaussian_epsilon(delta, distance) for delta in deltas]
         ax.plot(deltas, predicted, color=PREDICTED, ls="--", label="Gaussian prediction, no bound")
@@ -114,15 +121,15 @@ def privacy(ax, run: Run):
     return ax
 
 
-def _band(ax, run, grid, lower, upper):
-    label = f"{percent(run.summary['confidence'])} band for the whole curve"
+def _band(ax, cell, grid, lower, upper):
+    label = f"{percent(cell.summary['confidence'])} band for the whole curve"
     ax.fill_between(grid, lower, upper, color=MEASURED, alpha=0.25, lw=0, label=label)
 
 
-def noise_spectrum(panels, run: Run):
+def noise_spectrum(panels, cell: Cell):
     """Variance of the noise by direction, what the pair differs by in it, and where the attack finds its signal."""
     upper, lower = panels
-    variance, energy = run.spectrum["variance"], run.spectrum["energy"]
+    variance, energy = cell.spectrum["variance"], cell.spectrum["energy"]
     index = np.arange(1, len(variance) + 1)
     floor = variance[0] * 1e-12
     shown = variance > floor
@@ -133,22 +140,54 @@ def noise_spectrum(panels, run: Run):
         yscale="log", ylim=(floor, 30 * variance[0]), ylabel="per direction", title="Where the noise hides the pair"
     )
     upper.legend(loc="upper right")
-    if "separation" in run.spectrum:
-        separation = run.spectrum["separation"]
-        lower.plot(index, separation / (separation[-1] or 1.0), color=PREDICTED)
+    if "separation" in cell.spectrum:
+        separation = cell.spectrum["separation"]
+        lower.plot(index, separation / (cell.spectrum["shift"] or 1.0), color=PREDICTED)
     lower.set(ylim=(0, 1.05), xlim=(0, len(variance) + 1), ylabel="share of shift")
     lower.set(xlabel="direction of the noise, strongest first")
     upper.figure.align_ylabels(panels)
     return panels
 
 
-def _finish(figure, summary, path: Path) -> None:
+def cells(ax, run: Run):
+    """Certified epsilon of every cell against the cohort size: a colour for each pair, hollow where censored."""
+    rows = [(cell.summary, _nearest(cell.summary["bounds"])) for cell in run.cells]
+    pairs = list(dict.fromkeys(summary["pair"] for summary, _ in rows))
+    for pair, color, marker in zip(pairs, PALETTE, "osD^vP"):
+        found = sorted(((s["clients"], row) for s, row in rows if s["pair"] == pair), key=lambda found: found[0])
+        clients, bounds = [n for n, _ in found], [row for _, row in found]
+        ax.plot(clients, [row["epsilon_lower"] for row in bounds], color=color, label=f"{pair}, certified ≥")
+        for n, row in found:
+            fill = "white" if row["censored"] else color
+            ax.plot(n, row["epsilon_lower"], marker, color=color, mfc=fill, ms=6)
+        if all(row["epsilon_predicted"] is not None for row in bounds):
+            ax.plot(clients, [row["epsilon_predicted"] for row in bounds], color=color, ls="--", lw=1)
+    ceiling = rows[0][1]["epsilon_ceiling"]
+    ax.axhline(ceiling, color=CEILING, ls=":", label=f"ceiling of {run.summary['trials']:,} trials")
+    ax.plot([], [], color=MUTED, ls="--", lw=1, label="Gaussian prediction, no bound")
+    if any(row["censored"] for _, row in rows):
+        ax.plot([], [], "o", color=MUTED, mfc="white", label="limited by the trials")
+    sizes = sorted({summary["clients"] for summary, _ in rows})
+    ax.set(xscale="log", xticks=sizes, xticklabels=[f"{n:,}" for n in sizes], ylim=(0, 1.25 * ceiling))
+    ax.minorticks_off()
+    ax.set(xlabel="clients in the cohort", ylabel=f"ε (nats) at δ = {rows[0][1]['delta']:g}")
+    ax.set_title(f"Leakage by cohort, all cells at once ({percent(run.summary['confidence'])})")
+    ax.figure.legend(loc="outside lower center", ncols=3)
+    return ax
+
+
+def _nearest(bounds):
+    """The bound whose delta is nearest to 1e-3, where the field quotes epsilon."""
+    return min(bounds, key=lambda row: abs(np.log10(max(row["delta"], 1e-300)) + 3))
+
+
+def _finish(figure, summary, what: str, path: Path) -> None:
     """Say under every figure what it shows, then save it."""
     provenance = summary["provenance"]
     commit, dirty, _ = (provenance["git"] or "").partition("-dirty")
     commit = f", commit {commit[:8]}{dirty}" if commit else ""
     figure.supxlabel(
-        f"{summary['adjacency']}; {summary['trials']:,} trials, seed {summary['seed']}, {provenance['device']}, "
+        f"{what}; {summary['trials']:,} trials, seed {summary['seed']}, {provenance['device']}, "
         f"jaxaudit {provenance['jaxaudit']}{commit}",
         fontsize=6.5,
         color=CEILING,

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 # Streams keep what is fitted, tuned and certified apart: no two of them share a random word.
-PILOT, CERTIFY, OFF_SPAN = 1, 2, 3
-STREAMS = {"pilot": PILOT, "certify": CERTIFY, "off-span": OFF_SPAN}
+PILOT, CERTIFY, OFF_SPAN, FIT = 1, 2, 3, 4
+STREAMS = {"pilot": PILOT, "certify": CERTIFY, "off-span": OFF_SPAN, "fit": FIT}
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 

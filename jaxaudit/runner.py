@@ -1,34 +1,76 @@
-"""Play a prepared game many times and turn what the attack saw into counts and bounds.
-
-Trials are computed in micro-batches of one fixed width, whatever the block or the number of devices: a vectorised
-product of another width may differ in its last bits. Blocks of micro-batches are spread over a one-axis mesh with no
-communication; the statistics happen on the host, in float64.
-"""
+"""From a recipe to bounds: prepare, tune and choose thresholds on pilot trials, certify on fresh ones."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
 
-from .attacks.span import Spectrum, Verdict, judge, spectrum
-from .audit import Audit, Game, Params, Prepared, Program, play
+from .attacks.span import Verdict, judge, not_judged
+from .audit import Audit, Cell, Prepared
 from .bounds import Bound, Counts, Event, Plan, Scores, certify, robust_pilot, roc_thresholds
 from .config import Recipe, make_recipe
-from .random import STREAMS, Ticket
-from .types import LinearTest
+from .player import Player, Progress
+from .types import LinearTest, Moments
 
 # Enough for both tails of a fit, little beside a certifying run.
 _PILOT_SHARE, _PILOT_RANGE = 0.05, (1000, 20_000)
-# Trials that one device computes between two looks of the host.
-_LAUNCH = 32_768
 
-Progress = Callable[[int], None]
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found about one cell: a pair in one cohort size.
+
+    Attributes:
+      cell: the pair, the cohort and the attack's knowledge.
+      statement: the sentence that says what the bounds are about, and what they are not: printed with every one.
+      deltas: for which bounds are certified together.
+      confidence: that all bounds of this cell hold; with several cells their share of the run's.
+      plan: what was fixed on the pilot trials.
+      counts: errors on the certifying trials, at the plan's thresholds and along the whole curve.
+      distance: separation of the two score laws in standard deviations, what a Gaussian model predicts with; infinite
+        where the pool's noise has no variance along the score, None for a score that is not linear.
+      truth: moments of the audited pool round by round, None where they would take too long; the attack does not see
+        them.
+      verdict: of perfect distinguishability.
+      off_span: bounds of the off-span score, which a server that knows the audited pool could use; a statement of
+        its own, with its own confidence. Empty where the difference lies in the span.
+      population: bounds on the population that the audited clients come from, a statement of its own; empty where
+        they cannot be had.
+      assumes: what those rest on, in words.
+    """
+
+    cell: Cell
+    statement: str
+    deltas: tuple[float, ...]
+    confidence: float
+    plan: Plan
+    counts: Counts
+    distance: float | None
+    truth: tuple[Moments, ...] | None
+    verdict: Verdict
+    off_span: tuple[Bound, ...]
+    population: tuple[Bound, ...]
+    assumes: str
+
+    @property
+    def bounds(self) -> tuple[Bound, ...]:
+        """The certified bounds at the planned deltas; they hold together."""
+        return tuple(self.bound(delta) for delta in self.deltas)
+
+    def bound(self, delta: float, confidence: float | None = None) -> Bound:
+        """A certified lower bound on epsilon.
+
+        Args:
+          delta: in [0, 1); one that was not planned for takes the best bound of a larger planned one.
+          confidence: in (0, 1); that of the cell by default.
+
+        Returns:
+          Bound.
+        """
+        return certify(self.plan, self.counts, delta, self.confidence if confidence is None else confidence)
 
 
 @dataclass(frozen=True)
@@ -37,47 +79,35 @@ class Result:
 
     Attributes:
       recipe: the audit, and the trials, seed, deltas and confidence it was run with.
-      prepared: pools, pair and knowledge.
-      plan: what was fixed on the pilot trials.
-      counts: errors on the certifying trials, at the plan's thresholds and along the whole curve.
-      noise: spectrum of the audited pool's noise.
-      verdict: of perfect distinguishability.
-      off_span: bounds of the off-span score, which a server that knows the audited pool could use; a statement of
-        its own, with its own confidence. Empty where the difference lies in the span.
+      prepared: pools, and the cells with the setting that each was certified with.
+      cells: what was found about each; all bounds of all cells hold together, and the first is the headline.
       timing: seconds spent in `prepare_s`, `compile_s` (the first block, tracing and compiling included) and
         `trials_s`, and `trials_per_s`.
     """
 
     recipe: Recipe
     prepared: Prepared
-    plan: Plan
-    counts: Counts
-    noise: Spectrum
-    verdict: Verdict
-    off_span: tuple[Bound, ...]
+    cells: tuple[Finding, ...]
     timing: dict[str, float]
 
     @property
+    def headline(self) -> Finding:
+        """The first pair in the first cohort size."""
+        return self.cells[0]
+
+    @property
     def bounds(self) -> tuple[Bound, ...]:
-        """The certified bounds at the planned deltas; they hold together."""
-        return tuple(self.bound(delta) for delta in self.recipe.deltas)
+        """The headline's bounds."""
+        return self.headline.bounds
 
     @property
     def statement(self) -> str:
-        """The sentence that says what the bounds are about, and what they are not: to be printed with every one."""
-        return self.prepared.statement
+        """The headline's sentence."""
+        return self.headline.statement
 
     def bound(self, delta: float, confidence: float | None = None) -> Bound:
-        """A certified lower bound on epsilon.
-
-        Args:
-          delta: in [0, 1); one that was not planned for takes the best bound of a larger planned one.
-          confidence: in (0, 1); that of the run by default.
-
-        Returns:
-          Bound.
-        """
-        return certify(self.plan, self.counts, delta, self.recipe.confidence if confidence is None else confidence)
+        """The headline's bound at one delta, as in `Finding.bound`."""
+        return self.headline.bound(delta, confidence)
 
 
 def run(
@@ -98,7 +128,7 @@ def run(
         stopping when the result pleases voids the confidence.
       seed: in [0, 2^32); with the recipe it determines every number of the result.
       deltas: in [0, 1); the bounds at all of them hold together.
-      confidence: in (0, 1).
+      confidence: in (0, 1), that all bounds of all cells hold; the cells share 1 - confidence equally.
       devices: JAX devices to spread over, all local ones by default; the result does not depend on them.
       progress: called with the name and the trials of each stage; returns a function of the trials just done.
 
@@ -114,128 +144,133 @@ def run(
 
 def run_recipe(recipe: Recipe, *, devices=None, progress: Callable[[str, int], Progress] | None = None) -> Result:
     """`run`, from a recipe that holds the trials, seed, deltas and confidence already."""
-    player = _Player(tuple(devices or jax.local_devices()), recipe.seed, progress or (lambda name, trials: _silent))
+    player = Player(tuple(devices or jax.local_devices()), recipe.seed, progress or (lambda name, trials: _silent))
+    pilots = int(np.clip(_PILOT_SHARE * recipe.trials, *_PILOT_RANGE))
     started = time.perf_counter()
     prepared = recipe.audit.prepare(recipe.seed)
+    if prepared.tunable:
+        prepared = _tuned(player, prepared, pilots)
     game = prepared.game()
     prepared_s = time.perf_counter() - started
 
-    pilot = player.scores(game, "pilot", int(np.clip(_PILOT_SHARE * recipe.trials, *_PILOT_RANGE)))
-    method = "pc-cp" if game.nested else "union"
-    plan = robust_pilot(pilot, recipe.trials, recipe.deltas, method, recipe.confidence)
-    thresholds = np.unique(np.concatenate([plan.thresholds, roc_thresholds(pilot)]))
+    confidence = 1 - (1 - recipe.confidence) / len(prepared.cells)
+    pilot = player.scores(game, "pilot", pilots)
+    plans = [_plan(scores, recipe.trials, recipe.deltas, confidence) for scores in pilot]
+    thresholds = [np.unique([*plan.thresholds, *roc_thresholds(scores)]) for plan, scores in zip(plans, pilot)]
     began = time.perf_counter()
     counts = player.count(game, "certify", recipe.trials, thresholds)
     trials_s = time.perf_counter() - began
 
-    noise = spectrum(prepared.truth)
-    verdict = judge(noise, prepared.truth, prepared.pair, prepared.responses.structural(prepared.pair))
-    off_span = _certify_off_span(player, prepared, verdict, recipe)
+    began = time.perf_counter()
+    truths = _truths(prepared)
+    verdicts = [_verdict(prepared, cell, truths[cell.clients]) for cell in prepared.cells]
+    judged_s = time.perf_counter() - began
+    shared = replace(recipe, confidence=confidence)
+    off_span = _certify_off_span(player, prepared, truths, verdicts, shared)
+    population = _certify_population(player, prepared, game, pilots, shared)
+    cells = [
+        Finding(
+            cell=cell,
+            statement=prepared.statement(cell),
+            deltas=recipe.deltas,
+            confidence=confidence,
+            plan=plans[number],
+            counts=counts[number],
+            distance=None if np.isnan(game.distance[number]) else float(game.distance[number]),
+            truth=truths[cell.clients],
+            verdict=verdicts[number],
+            off_span=off_span[number],
+            population=population[number],
+            assumes=prepared.responses.fresh,
+        )
+        for number, cell in enumerate(prepared.cells)
+    ]
     timing = {
         "prepare_s": prepared_s,
         "compile_s": player.first_block_s,
         "trials_s": trials_s,
+        "verdict_s": judged_s,
         "trials_per_s": recipe.trials / trials_s,
     }
-    return Result(recipe, prepared, plan, counts, noise, verdict, off_span, timing)
+    return Result(recipe, prepared, tuple(cells), timing)
 
 
 def _silent(done):
     pass
 
 
-def _certify_off_span(player, prepared, verdict, recipe):
-    """The score that reads the part of the difference no noise reaches; its threshold needs no pilot."""
-    if verdict.kind not in ("structural", "for this pool") or not prepared.linear:
-        return ()
-    direction = verdict.off_span / np.linalg.norm(verdict.off_span)
-    game = prepared.project(LinearTest(direction, direction @ (prepared.truth.mean + prepared.pair.middle)))
-    if game.nested:
-        method, events = "pc-cp", tuple(Event(0.0, "forward", delta) for delta in recipe.deltas)
-    else:
-        method, events = "union", (Event(0.0, "forward"),)
-    plan = Plan(method, events, recipe.deltas, stream="fixed in advance")
-    counts = player.count(game, "off-span", recipe.trials, plan.thresholds)
-    return tuple(certify(plan, counts, delta, recipe.confidence) for delta in recipe.deltas)
+def _plan(pilot: Scores, trials, deltas, confidence):
+    return robust_pilot(pilot, trials, deltas, "pc-cp" if pilot.nested else "union", confidence)
 
 
-class _Player:
-    """Plays games on the devices of one run, with its seed, and reports progress."""
-
-    def __init__(self, devices, seed, progress):
-        self.mesh = jax.make_mesh((len(devices),), ("trials",), (jax.sharding.AxisType.Auto,), devices=devices)
-        self.seed, self.progress, self.first_block_s = seed, progress, 0.0
-
-    def scores(self, game: Game, stream: str, trials: int) -> Scores:
-        """All scores of a small run."""
-        blocks = list(self._blocks(game, stream, trials))
-        h0, h1 = (np.concatenate([block[bit] for block in blocks]) for bit in (0, 1))
-        return Scores(h0, h1, f"{self.seed}/{stream}", game.nested)
-
-    def count(self, game: Game, stream: str, trials: int, thresholds) -> Counts:
-        """Errors at fixed thresholds, a block at a time."""
-        total = None
-        for h0, h1 in self._blocks(game, stream, trials):
-            block = Scores(h0, h1, f"{self.seed}/{stream}", game.nested).count(thresholds)
-            total = block if total is None else total + block
-        return total
-
-    def _blocks(self, game: Game, stream: str, trials: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        width = game.program.draws.width(game.params.pool)
-        batches = self.mesh.size * max(1, _LAUNCH // width)
-        step = width * batches
-        advance = self.progress(stream, trials)
-
-        def launch(first):
-            starts = jnp.asarray(first + width * np.arange(batches), jnp.uint32)
-            return play_block(
-                game.program,
-                self.mesh,
-                width,
-                game.params,
-                jnp.uint32(self.seed),
-                jnp.uint32(STREAMS[stream]),
-                starts,
-            )
-
-        began = time.perf_counter()
-        ahead = launch(0)
-        for first in range(0, trials, step):
-            # Dispatch is asynchronous: the device computes the next block while the host counts this one.
-            block, ahead = ahead, launch(first + step) if first + step < trials else None
-            h0, h1 = (np.asarray(scores, np.float64).reshape(-1)[: trials - first] for scores in block)
-            if not self.first_block_s:
-                self.first_block_s = time.perf_counter() - began
-            # On the safe side of what arithmetic left open: an error that might have been one is one.
-            yield h0 + game.slack, h1 - game.slack
-            advance(len(h0))
+def _tuned(player: Player, prepared: Prepared, pilots: int) -> Prepared:
+    """Every cell with the setting whose scores are farthest apart on pilot trials, in their standard deviations."""
+    scores = iter(player.scores(prepared.settings().game(), "pilot", pilots))
+    cells = []
+    for cell in prepared.cells:
+        apart = {setting: _separation(next(scores)) for setting in cell.options}
+        cells.append(replace(cell, setting=max(apart, key=apart.get)))
+    return replace(prepared, cells=tuple(cells))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def play_block(program: Program, mesh, width: int, params: Params, seed, stream, starts) -> Any:
-    """Paired scores of whole micro-batches.
+def _separation(scores: Scores) -> float:
+    shift, spread = scores.h1.mean() - scores.h0.mean(), np.sqrt((scores.h0.var() + scores.h1.var()) / 2)
+    return shift / spread if spread > 0 else np.inf * np.sign(shift)
 
-    Args:
-      program: static.
-      mesh: one axis, "trials".
-      width: trials in a micro-batch.
-      params: arrays, replicated.
-      seed, stream: u32[].
-      starts: u32[batches], the first trial of each micro-batch; a multiple of the mesh size.
 
-    Returns:
-      (h0, h1), f32[batches, width].
-    """
+def _truths(prepared: Prepared) -> dict[int, Any]:
+    """Moments of the audited pool for every cohort size, where they can be had in about a minute."""
+    pool = prepared.responses.certify
+    sizes = {cell.clients for cell in prepared.cells}
+    return {size: pool.moments(size - 1) if pool.affordable(size - 1) else None for size in sizes}
 
-    def micro_batches(params, starts):
-        def one(start):
-            trials = start + jnp.arange(width, dtype=jnp.uint32)
-            return jax.vmap(lambda trial: play(program, params, Ticket(seed, stream, trial)))(trials)
 
-        return jax.lax.map(one, starts)
+def _verdict(prepared: Prepared, cell: Cell, truth) -> Verdict:
+    structural = prepared.responses.structural(cell.pair)
+    return not_judged(cell.pair) if truth is None else judge(truth, cell.pair, structural)
 
-    split = PartitionSpec("trials")
-    spread = jax.shard_map(
-        micro_batches, mesh=mesh, in_specs=(PartitionSpec(), split), out_specs=split, check_vma=False
-    )
-    return spread(params, starts)
+
+def _certify_off_span(player, prepared, truths, verdicts, recipe) -> list[tuple[Bound, ...]]:
+    """The scores that read the part of the difference no noise reaches; their thresholds need no pilot."""
+    found: list[tuple[Bound, ...]] = [()] * len(verdicts)
+    seen = [n for n, verdict in enumerate(verdicts) if verdict.kind in ("structural", "for this pool")]
+    if not seen or not prepared.linear:
+        return found
+    tests = []
+    for cell, verdict in ((prepared.cells[n], verdicts[n]) for n in seen):
+        direction = verdict.off_span / np.linalg.norm(verdict.off_span)
+        means = np.stack([one.mean for one in truths[cell.clients]])
+        tests.append(LinearTest(direction, np.einsum("rd,rd->r", direction, means + cell.pair.middle)))
+    game = replace(prepared, cells=tuple(prepared.cells[n] for n in seen)).project(tests)
+    plans = []
+    for nested in game.nested:
+        if nested:
+            method, events = "pc-cp", tuple(Event(0.0, "forward", delta) for delta in recipe.deltas)
+        else:
+            method, events = "union", (Event(0.0, "forward"),)
+        plans.append(Plan(method, events, recipe.deltas, stream="fixed in advance"))
+    counts = player.count(game, "off-span", recipe.trials, [plan.thresholds for plan in plans])
+    for n, plan, counted in zip(seen, plans, counts):
+        found[n] = tuple(certify(plan, counted, delta, recipe.confidence) for delta in recipe.deltas)
+    return found
+
+
+def _certify_population(player, prepared, game, pilots, recipe) -> list[tuple[Bound, ...]]:
+    """Cohorts of audited clients that share no client, as the only trials; thresholds are chosen on the fit pool."""
+    nothing: list[tuple[Bound, ...]] = [()] * len(prepared.cells)
+    if not prepared.responses.fresh or not prepared.linear:
+        return nothing
+    columns = prepared.columns()
+    pilot = player.scores(prepared.project(pool=prepared.responses.fit), "fit", pilots)
+    found = []
+    for column, sums, scores, slack in zip(
+        columns, prepared.responses.certify.disjoint(columns), pilot, game.slack, strict=True
+    ):
+        if not len(sums):
+            return nothing
+        ends = [np.vdot(column.test.weights, end) - column.test.offset.sum() for end in column.pair.both]
+        trials = Scores(sums + ends[0] + slack, sums + ends[1] - slack, "disjoint cohorts", scores.nested)
+        plan = _plan(scores, len(sums), recipe.deltas, recipe.confidence)
+        counts = trials.count(plan.thresholds)
+        found.append(tuple(certify(plan, counts, delta, recipe.confidence) for delta in recipe.deltas))
+    return found

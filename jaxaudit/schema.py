@@ -2,11 +2,11 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterable
-from typing import Any, dataclass_transform
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, dataclass_transform
 
 import annotated_types
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 
@@ -15,6 +15,27 @@ def recipe(cls):
     """Validated frozen dataclass. Unknown fields are errors, and a number is not a string."""
     config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     return dataclass(frozen=True, kw_only=True, config=config)(cls)
+
+
+def several(value) -> tuple:
+    """One value or a list of them, as a tuple."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+def one_or_more(of: type, what: str, good: Callable[[Any], bool]):
+    """The type of a field that holds one value or a list of different ones, each of which must be `good`."""
+
+    def check(value):
+        chosen = several(value)
+        if not chosen or len(set(chosen)) < len(chosen) or not all(map(good, chosen)):
+            raise ValueError(f"allowed are one or more different {what}")
+        return value
+
+    return Annotated[of | tuple[of, ...], BeforeValidator(_listed), AfterValidator(check)]
+
+
+def _listed(value):
+    return tuple(value) if isinstance(value, list) else value
 
 
 def field_names(cls) -> list[str]:

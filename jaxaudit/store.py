@@ -15,7 +15,24 @@ import numpy as np
 from .bounds import Counts, Event, Plan
 from .populations.files import read_arrays
 
-SCHEMA = 1
+SCHEMA = 2
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is kept of one cell: a pair in one cohort size.
+
+    Attributes:
+      summary: its part of summary.json.
+      plan: what its bounds were planned as.
+      counts: errors at the plan's thresholds and along the whole curve.
+      spectrum: arrays of the noise spectrum, for its figure; empty where it was not looked at.
+    """
+
+    summary: dict[str, Any]
+    plan: Plan
+    counts: Counts
+    spectrum: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -24,29 +41,38 @@ class Run:
 
     Attributes:
       recipe: the recipe as TOML.
-      summary: the content of summary.json.
-      plan: what the bounds were planned as.
-      counts: errors at the plan's thresholds and along the whole curve.
-      spectrum: arrays of the noise spectrum, for its figure.
+      summary: the content of summary.json but for its cells.
+      cells: all cells; the first is the headline, whose figures stand at the top of the summary, too.
     """
 
     recipe: str
     summary: dict[str, Any]
-    plan: Plan
-    counts: Counts
-    spectrum: dict[str, np.ndarray]
+    cells: tuple[Cell, ...]
+
+    @property
+    def headline(self) -> Cell:
+        """The first cell."""
+        return self.cells[0]
+
+    def cell(self, name: str) -> Cell:
+        """One cell by its name.
+
+        Raises:
+          ValueError: where there is none of that name.
+        """
+        names = [cell.summary["name"] for cell in self.cells]
+        if name not in names:
+            raise ValueError(f"cell is {name!r}, allowed are {', '.join(names)}")
+        return self.cells[names.index(name)]
 
 
-def write(run: Run, folder: str | Path, draw: Callable[[Run, Path], None]) -> Run:
+def write(run: Run, folder: str | Path, draw: Callable[[Run, Path], None]) -> None:
     """Write a run folder: complete under its name, or not there.
 
     Args:
       run: to be stored.
       folder: must not exist, or be empty.
       draw: makes the figures of a run in a folder.
-
-    Returns:
-      the run, its summary holding the checksums.
 
     Raises:
       ValueError: where the folder is in use.
@@ -57,12 +83,13 @@ def write(run: Run, folder: str | Path, draw: Callable[[Run, Path], None]) -> Ru
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         (partial / "recipe.toml").write_text(run.recipe, encoding="utf-8")
-        np.savez_compressed(partial / "counts.npz", **asdict(run.counts))
-        np.savez_compressed(partial / "spectrum.npz", **run.spectrum)
+        np.savez_compressed(partial / "counts.npz", **_labelled(asdict(cell.counts) for cell in run.cells))
+        np.savez_compressed(partial / "spectrum.npz", **_labelled(cell.spectrum for cell in run.cells))
         sums = {name: _sha256(partial / name) for name in ("recipe.toml", "counts.npz", "spectrum.npz")}
-        run.summary["plan"] = asdict(run.plan)
-        run.summary["sha256"] = sums | {"summary.json": _own_sha256(run.summary)}
-        text = json.dumps(run.summary, indent=2, allow_nan=False, ensure_ascii=False)
+        cells = [cell.summary | {"plan": asdict(cell.plan)} for cell in run.cells]
+        summary = json.loads(json.dumps(run.summary | {"cells": cells}))
+        summary["sha256"] = sums | {"summary.json": _own_sha256(summary)}
+        text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
         (partial / "summary.json").write_text(text + "\n", encoding="utf-8")
         draw(run, partial)
         partial.chmod(0o777 & ~_umask())
@@ -70,7 +97,6 @@ def write(run: Run, folder: str | Path, draw: Callable[[Run, Path], None]) -> Ru
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    return run
 
 
 def check_free(folder: str | Path) -> None:
@@ -106,34 +132,57 @@ def read(folder: str | Path) -> Run:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'summary.json'}: not a summary of jaxaudit ({error})") from error
     if schema != SCHEMA:
-        raise ValueError(f"{folder / 'summary.json'}: schema {schema}, this version reads {SCHEMA}; update jaxaudit")
-    sums, plan = summary.get("sha256"), summary.get("plan")
+        raise ValueError(
+            f"{folder / 'summary.json'}: schema {schema}, this version reads {SCHEMA}; run the recipe again"
+        )
+    sums = summary.get("sha256")
     if not isinstance(sums, dict) or sums.get("summary.json") != _own_sha256(summary):
         raise ValueError(f"{folder / 'summary.json'}: changed since it was written; run the recipe again")
     for name in ("recipe.toml", "counts.npz", "spectrum.npz"):
         if not (folder / name).is_file() or _sha256(folder / name) != sums.get(name):
             raise ValueError(f"{folder / name}: missing or changed since it was written; run the recipe again")
-    return Run(
-        recipe=(folder / "recipe.toml").read_text(encoding="utf-8"),
-        summary=summary,
-        plan=Plan(
-            method=plan["method"],
-            events=tuple(Event(**event) for event in plan["events"]),
-            deltas=tuple(plan["deltas"]),
-            stream=plan["stream"],
-        ),
-        counts=read_counts(folder / "counts.npz"),
-        spectrum=read_arrays(folder / "spectrum.npz"),
-    )
+    spectra, cells = read_arrays(folder / "spectrum.npz"), []
+    for number, cell in enumerate(summary.pop("cells")):
+        plan = cell.pop("plan")
+        events = tuple(Event(**event) for event in plan["events"])
+        cells.append(
+            Cell(
+                summary=cell,
+                plan=Plan(plan["method"], events, tuple(plan["deltas"]), plan["stream"]),
+                counts=read_counts(folder / "counts.npz", _label(number)),
+                spectrum={
+                    name.removeprefix(_label(number)): array
+                    for name, array in spectra.items()
+                    if name.rpartition("/")[0] == _label(number).removesuffix("/")
+                },
+            )
+        )
+    return Run((folder / "recipe.toml").read_text(encoding="utf-8"), summary, tuple(cells))
 
 
-def read_counts(path: str | Path) -> Counts:
+def _label(number: int) -> str:
+    """What stands before the names of a cell's arrays: nothing for the headline."""
+    return f"{number}/" if number else ""
+
+
+def _labelled(cells):
+    return {_label(number) + name: array for number, arrays in enumerate(cells) for name, array in arrays.items()}
+
+
+def read_counts(path: str | Path, label: str = "") -> Counts:
     """Counts from an .npz file, as `write` stores them.
+
+    Args:
+      path: of the file.
+      label: before the names of the arrays.
+
+    Returns:
+      Counts.
 
     Raises:
       ValueError: in one line, where the file holds something else.
     """
-    arrays = read_arrays(path)
+    arrays = {name.removeprefix(label): array for name, array in read_arrays(path).items() if name.startswith(label)}
     try:
         for name in ("errors_h0", "errors_h1", "trials_h0", "trials_h1"):
             if arrays[name].dtype.kind not in "iu":

@@ -5,7 +5,7 @@ returns pools; a pool hands out `Draws`, the pure functions that run in every tr
 own knowledge, and nothing else.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .covariance import Covariance as Covariance
 from .random import Ticket as Ticket
 
 
@@ -29,11 +30,11 @@ class SumView(NamedTuple):
 
 
 class LinearTest(NamedTuple):
-    """A score that is linear in the total: weights · total - offset.
+    """A score that is linear in the totals of all audited rounds: Σ_rounds weights · total - offset.
 
     Attributes:
-      weights: f64[dim].
-      offset: f64[], nats; it puts the Gaussian decision threshold at 0.
+      weights: f64[rounds, dim].
+      offset: f64[rounds], nats; together they put the Gaussian decision threshold at 0.
     """
 
     weights: np.ndarray
@@ -41,23 +42,23 @@ class LinearTest(NamedTuple):
 
 
 def linear_score(knowledge: LinearTest, view: SumView) -> jax.Array:
-    """Log-likelihood ratio of the total, in nats: f32[]."""
-    return jnp.dot(view.total[0], knowledge.weights, precision="highest") - knowledge.offset
+    """Log-likelihood ratio of the totals, in nats: f32[]."""
+    return jnp.vdot(view.total, knowledge.weights, precision="highest") - jnp.sum(knowledge.offset)
 
 
 class Moments(NamedTuple):
-    """Mean and covariance of the other clients' sum, in float64.
+    """Mean and covariance of the other clients' sum in one round, in float64.
 
     Attributes:
       mean: f64[dim].
-      covariance: f64[dim, dim], of the sum over all noise terms.
+      covariance: of the sum over all noise terms.
       samples: recorded updates behind it; 0 where the law is known exactly.
       freedom: the largest rank that so many recordings could show; `dim` for an exact law.
       fourth: mean of the squared squared norm of a centred update, which Ledoit-Wolf needs; 0 for an exact law.
     """
 
     mean: np.ndarray
-    covariance: np.ndarray
+    covariance: Covariance
     samples: int
     freedom: int
     fourth: float
@@ -65,15 +66,17 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True)
 class Pair:
-    """The two updates between which the server must decide.
+    """The two updates between which the server must decide, in every audited round.
 
     Attributes:
-      h0: f32[dim], what the target sends under bit 0.
-      h1: f32[dim], what it sends under bit 1.
+      name: how it was chosen: a word of the population's `pair`, or a file.
+      h0: f32[rounds, dim], what the target sends under bit 0.
+      h1: f32[rounds, dim], what it sends under bit 1.
       adjacency: the relation between the two, in words.
       source: where they come from, in words.
     """
 
+    name: str
     h0: np.ndarray
     h1: np.ndarray
     adjacency: str
@@ -81,18 +84,18 @@ class Pair:
 
     @property
     def both(self) -> np.ndarray:
-        """f64[2, dim], h0 and h1."""
+        """f64[2, rounds, dim], h0 and h1."""
         return np.stack([self.h0, self.h1]).astype(np.float64)
 
     @property
     def difference(self) -> np.ndarray:
-        """f64[dim], h1 - h0."""
-        return self.both[1] - self.both[0]
+        """f64[rounds, dim], h1 - h0."""
+        return self.h1.astype(np.float64) - self.h0
 
     @property
     def middle(self) -> np.ndarray:
-        """f64[dim], (h0 + h1) / 2, where a symmetric test puts its threshold."""
-        return self.both.mean(axis=0)
+        """f64[rounds, dim], (h0 + h1) / 2, where a symmetric test puts its threshold."""
+        return (self.h0.astype(np.float64) + self.h1) / 2
 
 
 @dataclass(frozen=True)
@@ -110,20 +113,36 @@ class Server:
     knows: str
 
 
+class Column(NamedTuple):
+    """One linear score of many that are computed from the same draws.
+
+    Attributes:
+      pair: the candidates it decides between.
+      test: its weights.
+      noise_terms: clients other than the target whose updates are in its sum.
+    """
+
+    pair: Pair
+    test: LinearTest
+    noise_terms: int
+
+
 class Loaded(NamedTuple):
     """A pool that is ready to be drawn from.
 
     Attributes:
       draws: the program.
       params: its arrays, a pytree.
-      limit: no entry of an update is larger than this in magnitude.
-      error: how far a projected scalar may be from the exact product; 0 for whole updates.
+      limit: no entry of an update is larger than this in magnitude: a number, or f64[columns] of scalars.
+      error: f64[columns], how far a projected scalar may be from the exact product; 0 for whole updates.
+      deviation: f64[columns], standard deviation of the sum of the others' scalars; empty for whole updates.
     """
 
     draws: "Draws"
     params: Any
-    limit: float
-    error: float
+    limit: Any
+    error: Any = 0.0
+    deviation: np.ndarray = np.zeros(0)
 
 
 class Draws(Protocol):
@@ -135,8 +154,8 @@ class Draws(Protocol):
     def others(self, params, ticket: Ticket) -> jax.Array:
         """Who sits on the other clients' seats: i32[rounds, seats]. The bit is not an argument."""
 
-    def target(self, params, ticket: Ticket, bit) -> jax.Array:
-        """Who sits on the target's seats: i32[rounds, seats]."""
+    def target(self, params, ticket: Ticket, pair: int, bit) -> jax.Array:
+        """Who sits on the target's seats when it plays one of the loaded pairs: i32[rounds, seats]."""
 
     def update(self, params, ticket: Ticket, who) -> jax.Array:
         """What one occupant sends: f32[dim]."""
@@ -146,18 +165,25 @@ class Pool(Protocol):
     """Recorded updates, or the law they come from, after all host work is done."""
 
     dim: int
+    rounds: int
     noise_terms: int
 
-    def moments(self) -> Moments:
-        """Moments of the sum of all noise terms."""
+    def affordable(self, noise_terms: int) -> bool:
+        """Whether the moments of that many terms can be had in about a minute."""
 
-    def load(self, pair: Pair) -> Loaded:
+    def moments(self, noise_terms: int) -> tuple[Moments, ...]:
+        """Moments of the sum of the first so many noise terms, round by round."""
+
+    def load(self, pairs: Sequence[Pair]) -> Loaded:
         """Draws of whole updates."""
 
-    def project(self, pair: Pair, weights: np.ndarray, offset: float) -> Loaded:
-        """Draws of one scalar per update: its product with `weights`, less its share of `offset`."""
+    def project(self, columns: Sequence[Column]) -> Loaded:
+        """Draws of one scalar per column and update: its product with the weights, less its share of the offset."""
 
-    def describe(self) -> dict[str, Any]:
+    def disjoint(self, columns: Sequence[Column]) -> list[np.ndarray]:
+        """For each column f64[cohorts]: its others' summed scalars in cohorts that share no client."""
+
+    def describe(self, noise_terms: int) -> dict[str, Any]:
         """For reports: `updates`, `clients` (None if not known), `replacement`, and in `words` what is summed."""
 
 
@@ -168,22 +194,27 @@ class Responses:
     Attributes:
       fit: what the server may learn from.
       certify: what the trials draw from.
-      choose_pair: called once with the server's `Moments`.
-      structural: called with the pair; a proof in words that no noise can hide their difference, or None.
+      cohorts: cohort sizes to be audited, the target included, from the same draws.
+      choose_pairs: called once with the server's moments of the first cohort, round by round.
       real: what in this audit is real, in words.
       knows: what the server knows, in words, for every value of `Audit.server_knows` that makes sense.
       given: what the bound is conditional on, in words.
+      structural: called with a pair; a proof in words that no noise can hide its difference, or None.
+      fresh: what makes disjoint cohorts of the certify pool independent trials on the population its clients come
+        from, in words; empty where they are not, as when the model was trained by them.
       metrics: figures of the preparation, such as the model's accuracy.
       data_sha256: what the updates were computed from.
     """
 
     fit: Pool
     certify: Pool
-    choose_pair: Callable[[Moments], Pair]
+    cohorts: tuple[int, ...]
+    choose_pairs: Callable[[Sequence[Moments]], tuple[Pair, ...]]
     real: str
     knows: Mapping[str, str]
     given: str = "this pool"
     structural: Callable[[Pair], str | None] = lambda pair: None
+    fresh: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     data_sha256: Mapping[str, str] = field(default_factory=dict)
 
@@ -205,8 +236,8 @@ class Aggregator(Protocol):
     linear: ClassVar[bool]
     words: ClassVar[str]
 
-    def prepare(self, limit: float, clients: int) -> Any:
-        """Params, once: updates have no entry beyond `limit`, and there are at most so many clients."""
+    def prepare(self, limit: Any, clients: int) -> Any:
+        """Params, once: updates have no entry beyond `limit` (a number or f64[dim]) and at most so many clients."""
 
     def init(self, dim: int) -> Any:
         """State before any client."""
@@ -219,7 +250,12 @@ class Aggregator(Protocol):
 
 
 class Attack(Protocol):
-    """What the server infers. `score` is a pure function of knowledge and view, larger speaking for H1."""
+    """What the server infers. `score` is a pure function of knowledge and view, larger speaking for H1.
+
+    An attack whose score is linear has a method `linear(knowledge) -> LinearTest` as well, and is projected. One with
+    settings to tune has `options(server, moments)`, a mapping from a setting in words to its knowledge, instead of
+    `calibrate`; pilot trials choose among them.
+    """
 
     kind: str
     reads: ClassVar[type]
@@ -227,7 +263,7 @@ class Attack(Protocol):
     def broadcast(self) -> Any:
         """What a malicious server sends before the round; None is an honest server."""
 
-    def calibrate(self, server: Server, moments: Moments) -> Any:
-        """Knowledge: a pytree of arrays, all that `score` sees besides the view."""
+    def calibrate(self, server: Server, moments: Sequence[Moments]) -> Any:
+        """Knowledge from the moments of every round: a pytree of arrays, all that `score` sees besides the view."""
 
     score: Callable[[Any, Any], jax.Array]

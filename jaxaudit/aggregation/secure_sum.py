@@ -1,6 +1,6 @@
 """Plain secure aggregation: the server sees the sum, and how many took part."""
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ class FixedPoint(NamedTuple):
     """How updates are encoded before they are summed.
 
     Attributes:
-      step: f32[], a power of two.
-      limit: f32[], larger entries are clipped to it.
+      step: f32[] or f32[dim], powers of two.
+      limit: f32[] or f32[dim], larger entries are clipped to it.
     """
 
     step: np.ndarray
@@ -54,11 +54,12 @@ class SecureSum:
     )
     kind: Literal["secure_sum"] = "secure_sum"
 
-    def prepare(self, limit: float, clients: int) -> FixedPoint:
-        """The step for a sum of `clients` updates within ±`limit`."""
+    def prepare(self, limit: Any, clients: int) -> FixedPoint:
+        """The step for a sum of `clients` updates within ±`limit`, a number or f64[dim]."""
+        limit = np.asarray(limit, np.float64)
         # Below 2^-100 the reciprocal would leave float32.
-        step = 2.0 ** max(np.ceil(np.log2(max(clients * limit, 1e-300) / 2**30)), -100)
-        return FixedPoint(np.float32(step), np.float32(limit))
+        exponent = np.maximum(np.ceil(np.log2(np.maximum(clients * limit, 1e-300) / 2**30)), -100)
+        return FixedPoint((2.0**exponent).astype(np.float32), limit.astype(np.float32))
 
     def init(self, dim: int) -> SumState:
         """Nothing added yet."""

@@ -14,14 +14,15 @@ Reference:
   Attacks", ECML PKDD, arXiv:2403.17775.
 """
 
+from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
-from scipy.linalg import cho_factor, cho_solve
 
 from ..populations.moments import Shrinkage, regularise
-from ..schema import recipe
+from ..schema import one_or_more, recipe, several
 from ..types import LinearTest, Moments, Server, SumView, linear_score
 
 
@@ -29,50 +30,58 @@ from ..types import LinearTest, Moments, Server, SumView, linear_score
 class GaussianLRT:
     """The most powerful test between two updates if the others' sum were Gaussian.
 
+    Lists of ridges or ranks are settings: pilot trials choose the one that separates best.
+
     Attributes:
       kind: "gaussian_lrt".
       shrinkage: how the covariance is made invertible: "ridge", "ledoit_wolf" or "oas" (the ridge is added to all).
-      ridge: added to the diagonal, relative to the mean variance, > 0.
+      ridge: added to the diagonal, relative to the mean variance, > 0; one number or a list.
+      rank: directions of the noise that are told from the ridge, the strongest first; 0 for all; one or a list.
     """
 
     reads: ClassVar[type] = SumView
     kind: Literal["gaussian_lrt"] = "gaussian_lrt"
     shrinkage: Shrinkage = "ridge"
-    ridge: float = Field(0.03, gt=0, le=1e6, description="relative to the mean variance")
+    ridge: one_or_more(float, "numbers > 0 and ≤ 1,000,000", lambda ridge: 0 < ridge <= 1e6) = Field(
+        0.03, description="relative to the mean variance, one or a list"
+    )
+    rank: one_or_more(int, "whole numbers ≥ 0", lambda rank: rank >= 0) = Field(
+        0, description="directions that are kept, 0 for all, one or a list"
+    )
 
     score = staticmethod(linear_score)
 
     def broadcast(self) -> None:
         """An honest server."""
 
-    def calibrate(self, server: Server, moments: Moments) -> LinearTest:
-        """Weights and offset of the test, in float64.
+    def options(self, server: Server, moments: Sequence[Moments]) -> Mapping[str, LinearTest]:
+        """Weights and offset of the test for every setting, in float64.
+
+        The log-likelihood ratios of independent rounds add, so the weights of each round come from its own moments.
 
         Args:
           server: the candidates and the protocol facts.
-          moments: of the others' sum, as the server knows it.
+          moments: of the others' sum, as the server knows it, round by round.
 
         Returns:
-          LinearTest.
+          LinearTest by its setting in words.
 
         Raises:
-          ValueError: where the noise has no variance at all, or the ridge is too small for its covariance.
+          ValueError: where the noise has no variance at all.
         """
-        difference = server.pair.difference
-        covariance = regularise(moments, server.noise_terms, self.shrinkage, self.ridge)
-        if not np.trace(covariance) > 0:
-            raise ValueError(
-                "the fit pool has no variance: all its updates are equal, and any difference is visible in the sum; "
-                "record updates that vary"
+        settings = list(product(several(self.ridge), several(self.rank)))
+        weights = []
+        for one, difference in zip(moments, server.pair.difference):
+            shrunk = [regularise(one, server.noise_terms, self.shrinkage, ridge) for ridge, _ in settings]
+            wanted = [(*how, rank) for how, (_, rank) in zip(shrunk, settings)]
+            weights.append(one.covariance.solver(difference[None])(wanted)[:, 0])
+        means = np.stack([one.mean for one in moments])
+        return {
+            f"ridge {ridge:g}, {f'rank {rank:,}' if rank else 'full rank'}": LinearTest(
+                each, np.einsum("rd,rd->r", each, means + server.pair.middle)
             )
-        try:
-            weights = cho_solve(cho_factor(covariance, lower=True), difference)
-        except np.linalg.LinAlgError as error:
-            raise ValueError(
-                f"attack.ridge is {self.ridge}, too small to make the covariance invertible ({error}); "
-                "set a larger one with --set attack.ridge=VALUE"
-            ) from error
-        return LinearTest(weights, weights @ (moments.mean + server.pair.middle))
+            for (ridge, rank), each in zip(settings, np.stack(weights, axis=1))
+        }
 
     def linear(self, knowledge: LinearTest) -> LinearTest:
         """The score as weights and offset: an attack that has this method can be projected."""

@@ -5,10 +5,10 @@ looks at the raw centred channel, never at a regularised covariance, with a tole
 direction, so the verdict does not depend on the scale of the updates.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.linalg import eigh
 
 from ..types import Moments, Pair
 
@@ -32,16 +32,22 @@ _WORDS = {
     "noise (rank {rank} of {dim}).",
 }
 
+_STRENGTH = list(_WORDS)
+_NOT_JUDGED = (
+    "Undetermined: whether linear algebra alone tells the candidates apart was not looked at, the recorded updates "
+    "are too many and too large."
+)
+
 
 class Verdict(NamedTuple):
     """Whether the noise can hide the pair at all.
 
     Attributes:
-      kind: "structural" (proved from the mechanism), "for this pool", "undetermined" (too few recordings), or
-        "in span".
+      kind: "structural" (proved from the mechanism), "for this pool", "undetermined" (too few recordings, or too many
+        to look at), or "in span".
       words: the same as a sentence.
-      rank: directions in which the noise varies.
-      off_span: f64[dim], the part of the difference that the noise cannot reach; zero where there is none.
+      rank: directions in which the noise varies; 0 where it was not looked at.
+      off_span: f64[rounds, dim], the part of the difference that the noise cannot reach; zero where there is none.
     """
 
     kind: Kind
@@ -50,57 +56,48 @@ class Verdict(NamedTuple):
     off_span: np.ndarray
 
 
-class Spectrum(NamedTuple):
-    """The noise of the audited pool by direction, largest variance first.
-
-    Attributes:
-      variances: f64[dim], of the others' sum.
-      directions: f64[dim, dim], orthonormal columns.
-    """
-
-    variances: np.ndarray
-    directions: np.ndarray
-
-
-def spectrum(moments: Moments) -> Spectrum:
-    """Eigenvalues and eigenvectors of the covariance as it is, not regularised."""
-    variances, directions = eigh(moments.covariance)
-    return Spectrum(np.maximum(variances[::-1], 0), directions[:, ::-1])
-
-
-def judge(noise: Spectrum, moments: Moments, pair: Pair, structural: str | None = None) -> Verdict:
-    """One of the verdicts of perfect distinguishability.
+def judge(moments: Sequence[Moments], pair: Pair, structural: str | None = None) -> Verdict:
+    """One of the verdicts of perfect distinguishability: of the audited rounds, the one that says most.
 
     Args:
-      noise: of the certify pool, exact.
-      moments: of the certify pool, for the number of recordings behind it.
+      moments: of the certify pool, exact, round by round; the raw covariance, never a regularised one.
       pair: the candidates.
       structural: a proof in words that no noise can hide their difference, if the population has one.
 
     Returns:
       Verdict.
     """
-    dim = len(noise.variances)
-    spread = np.sqrt(noise.variances)
+    verdicts = [_of_round(one, pair, at, structural) for at, one in enumerate(moments)]
+    return min(verdicts, key=lambda verdict: _STRENGTH.index(verdict.kind))
+
+
+def not_judged(pair: Pair) -> Verdict:
+    """For pools that are too large to look at."""
+    return Verdict("undetermined", _NOT_JUDGED, 0, np.zeros(pair.h0.shape))
+
+
+def _of_round(moments, pair, at, structural) -> Verdict:
+    noise, difference = moments.covariance, pair.difference[at]
+    spread = np.sqrt(np.maximum(noise.variances, 0))
     # A known law has the variances that it says; recorded float32 updates show rounding as variance.
-    kept = spread > (_DIRECTION_TOLERANCE * spread[0] if moments.samples else 0.0)
+    kept = spread > (_DIRECTION_TOLERANCE * spread[0] if moments.samples and len(spread) else 0.0)
     rank = int(kept.sum())
-    difference = pair.difference
-    basis = noise.directions[:, kept]
-    residual = difference - basis @ (basis.T @ difference)
+    residual = noise.residual(difference, rank)
     length = max(np.linalg.norm(difference), np.finfo(float).tiny)
     share = float(np.linalg.norm(residual) / length)
-    hidden = np.sqrt(max(residual @ moments.covariance @ residual, 0.0)) * _CLEAR > residual @ residual
+    hidden = np.sqrt(max(noise.quadratic(residual), 0.0)) * _CLEAR > residual @ residual
     # The difference of two nearly equal float32 updates carries their rounding, which is not its own size.
-    rounding = 1e-6 * (np.linalg.norm(pair.h0) + np.linalg.norm(pair.h1)) / length
+    rounding = 1e-6 * (np.linalg.norm(pair.h0[at]) + np.linalg.norm(pair.h1[at])) / length
     if share <= max(_RESIDUAL_TOLERANCE, rounding) or hidden:
         kind: Kind = "in span"
-        residual = np.zeros(dim)
+        residual = np.zeros_like(residual)
     elif structural:
         kind = "structural"
-    elif moments.samples and moments.freedom < dim:
+    elif moments.samples and moments.freedom < noise.dim:
         kind = "undetermined"
     else:
         kind = "for this pool"
-    words = _WORDS[kind].format(why=structural, share=share, samples=moments.samples, rank=rank, dim=dim)
-    return Verdict(kind, words, rank, residual)
+    words = _WORDS[kind].format(why=structural, share=share, samples=moments.samples, rank=rank, dim=noise.dim)
+    off_span = np.zeros(pair.h0.shape)
+    off_span[at] = residual
+    return Verdict(kind, words, rank, off_span)

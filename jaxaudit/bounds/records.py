@@ -242,10 +242,10 @@ def rounded_down(epsilon: float) -> str:
 
 
 def percent(confidence: float) -> str:
-    """A confidence as it is: rounded to whole percent, 99.9 % would claim certainty.
+    """A confidence, never rounded up: in whole percent, 99.9 % would claim certainty.
 
     Example:
-      >>> percent(0.999)
-      '99.9%'
+      >>> percent(0.95), percent(0.999), percent(1 - 0.05 / 9)
+      ('95%', '99.9%', '99.444%')
     """
-    return f"{100 * confidence:.10g}%"
+    return f"{math.floor(1e5 * confidence + 1e-6) / 1000:g}%"

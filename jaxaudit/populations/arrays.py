@@ -1,169 +1,209 @@
-"""The user's own recorded updates, from a file."""
+"""The user's own recorded updates, from a file or a folder."""
 
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import jax
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from ..schema import recipe
+from ..schema import recipe, several
 from ..types import Moments, Pair, Responses
-from .files import SUFFIXES, file_sha256, pick, read_arrays, refuse_non_finite
+from .imports import Updates, read_updates
 from .pairs import (
+    candidates_of,
+    cohort_field,
     explicit_pair,
     pair_field,
     random_pair,
-    require_pair_file,
-    thinned,
+    require_pair_files,
     worst_pair,
     zeroed_pair,
 )
-from .pool import RecordedPool, product_error
+from .pool import Cohort, RecordedPool, product_error
 
-_CHUNK = 4096
-
-
-class _Rows:
-    """Some rows of a matrix, a chunk at a time, so that a memory-mapped file is never loaded whole."""
-
-    def __init__(self, matrix, rows):
-        self.matrix, self.rows = matrix, rows
-
-    def __len__(self):
-        return -(-len(self.rows) // _CHUNK)
-
-    def __iter__(self):
-        for start in range(0, len(self.rows), _CHUNK):
-            yield np.asarray(self.matrix[self.rows[start : start + _CHUNK]], np.float32)
+# Numbers that are read at once.
+_BLOCK = 2**25
 
 
 @dataclass(frozen=True, eq=False)
 class ArraySource:
-    """Rows of one matrix as a single group that every seat draws from."""
+    """Some rows of the recordings of one round, client after client.
 
-    matrix: np.ndarray
-    rows: np.ndarray
+    Attributes:
+      updates: the recordings.
+      order: i64[n], the rows in use.
+      sizes: i64[clients], how many of them belong to each client.
+    """
+
+    updates: Updates
+    order: np.ndarray
+    sizes: np.ndarray
 
     @property
-    def dim(self):
+    def dim(self) -> int:
         """Dimension of an update."""
-        return self.matrix.shape[1]
+        return self.updates.dim
+
+    @cached_property
+    def key(self) -> str:
+        """Address of the rows: the files they are in, the layers, and which."""
+        return f"{sorted(self.updates.sha256.values())}/{self.updates.layers}/{self.order.tolist()}"
+
+    @cached_property
+    def edges(self) -> np.ndarray:
+        """i64[clients + 1], where each client begins."""
+        return np.concatenate([[0], np.cumsum(self.sizes)])
 
     def freedom(self, groups: int) -> int:
-        """Rank that centred rows can reach."""
-        return min(len(self.rows) - groups, self.dim)
+        """Rank that differences within clients can reach."""
+        return min(int(self.edges[groups]) - groups, self.dim)
 
-    @property
-    def sizes(self):
-        """One group."""
-        return np.array([len(self.rows)])
+    def rows(self, first: int, last: int) -> np.ndarray:
+        """The updates of clients `first` to `last - 1`."""
+        return self.updates.rows(self.order[self.edges[first] : self.edges[last]])
 
-    def chunks(self, group: int):
-        """All rows, a few thousand at a time."""
-        del group
-        return _Rows(self.matrix, self.rows)
-
-    def project(self, weights: np.ndarray) -> tuple[np.ndarray, float]:
-        """Product of every row with the weights, in float64, and what that rounds away."""
-        largest = max(float(np.abs(chunk).max()) for chunk in self.chunks(0))
-        scalars = np.concatenate([chunk.astype(np.float64) @ weights for chunk in self.chunks(0)])
-        return scalars, product_error(largest, weights)
+    def project(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Products in float64, and what that rounds away."""
+        step, scalars, largest = max(1, _BLOCK // self.dim), [], 0.0
+        for at in range(0, len(self.order), step):
+            rows = self.updates.rows(self.order[at : at + step])
+            scalars.append(rows.astype(np.float64) @ weights.T)
+            largest = max(largest, float(np.abs(rows).max()))
+        return np.concatenate(scalars), product_error(largest, weights)
 
 
 @recipe
 class Arrays:
-    """Recorded updates in a file: the cohort draws, with replacement, from the rows that certify.
+    """Recorded updates in a file or a folder, from which cohorts are drawn.
 
     Attributes:
       kind: "arrays".
-      path: a .npy file (one matrix), or .npz or .safetensors with `updates` f32[updates, dim] and, if known,
-        `client` i64[updates], the client of each row. With it the pools are disjoint by clients, without by rows.
-      clients: cohort size, the target included.
-      fit_share: share of the clients (or rows) that the server may learn from; the others certify.
-      pair: "random" (two rows of the target), "zeroed" (one row against nothing), "worst" (farthest pair of the fit
-        pool), or a file with arrays `h0` and `h1`. The target's rows are left out of both pools.
+      path: a .npy, .npz or .safetensors file, or a folder of .npz and .safetensors files: flat `updates`, or the
+        named tensors of a model, with the `client` and the `round` of each if known (the README has the schema).
+        Where clients are known the pools are disjoint by clients, else by updates.
+      layers: names or patterns of the tensors to audit, such as "conv1.*"; empty for all.
+      rounds: rounds to audit together, the target taking part in each; empty where only one is recorded.
+      clients: cohort size, the target included; a list of them audits all from the same draws.
+      cohort: cohorts are drawn in every trial "with_replacement" (independent clients) or "without_replacement"
+        (distinct ones), or are "fixed", each client drawing one of its own updates.
+      fit_share: share of the clients (or updates) that the server may learn from; the others certify.
+      pair: "random" (two updates of the target), "zeroed" (one update against nothing), "worst" (farthest pair of the
+        fit pool), or a file with arrays `h0` and `h1`; a list of them audits all from the same draws. The target's
+        updates are left out of both pools.
     """
 
     kind: Literal["arrays"] = "arrays"
-    path: str = Field(description="a .npy, .npz or .safetensors file")
-    clients: int = Field(60, ge=2, description="cohort size, the target included")
+    path: str = Field(description="a .npy, .npz or .safetensors file, or a folder of them")
+    layers: tuple[str, ...] = Field((), description="names or patterns of tensors, empty for all")
+    rounds: tuple[int, ...] = Field((), description="rounds to audit together, empty where one is recorded")
+    clients: cohort_field(100_000) = Field(60, description="cohort sizes, the target included")
+    cohort: Cohort = "with_replacement"
     fit_share: float = Field(0.5, gt=0, lt=1, description="share of the clients that the server may learn from")
     pair: pair_field("random", "zeroed", "worst") = "random"
 
-    @field_validator("path")
-    @classmethod
-    def _known_suffix(cls, path):
-        if not path.endswith(SUFFIXES):
-            raise ValueError(f"allowed are files {'|'.join(SUFFIXES)}")
-        return path
-
     def respond(self, seed: int, broadcast: Any) -> Responses:
-        """Read, check and split the file; nothing is copied but the rows in use."""
+        """Index, check and split the recordings; rows are read when they are used."""
         if broadcast is not None:
             raise ValueError("recorded arrays cannot answer a malicious broadcast; use an honest attack")
-        arrays = read_arrays(self.path)
-        matrix = pick(arrays, "updates", self.path, ndim=2)
-        if not matrix.size:
-            raise ValueError(f"file {self.path}: updates has shape {matrix.shape}, allowed are one number or more")
-        owners, known = np.arange(len(matrix)), "client" in arrays
-        if known:
-            owners = pick(arrays, "client", self.path, ndim=1)
-            if len(owners) != len(matrix):
-                raise ValueError(f"file {self.path}: {len(owners)} client numbers for {len(matrix)} updates")
-        for start in range(0, len(matrix), _CHUNK):
-            refuse_non_finite(matrix[start : start + _CHUNK], f"file {self.path}: updates", start)
-        require_pair_file(self.pair)
-        target, fit, certify = self._split(owners, known, seed)
-        pools = []
-        for rows in (fit, certify):
-            clients = len(np.unique(owners[rows])) if known else None
-            of = f" of {clients:,} clients" if known else ""
-            seats = np.zeros(self.clients - 1, int)
-            pools.append(RecordedPool(ArraySource(matrix, rows), seats, f"recorded updates{of}", clients))
+        updates = read_updates(self.path, self.layers)
+        require_pair_files(several(self.pair))
+        known = updates.client is not None
+        if self.cohort == "fixed" and not known:
+            raise ValueError(
+                f'cohort is "fixed", but {self.path} does not say whose updates it holds; record `client`'
+            )
+        owners = updates.client if known else np.arange(len(updates))
+        rounds = self._audited(updates)
+        step = max(1, _BLOCK // updates.dim)
+        for at in range(0, len(updates), step):
+            updates.rows(np.arange(at, min(at + step, len(updates))))  # refuses what is not finite
+        parts = self._split(owners, updates.round, rounds, known, seed)
+        target, fit, certify = ([_source(updates, owners, names, r) for r in rounds] for names in parts)
+        clients = [len(names) if known else None for names in parts]
+        pool = partial(
+            RecordedPool, cohort=self.cohort, noise_terms=max(several(self.clients)) - 1, what="recorded updates"
+        )
         apart = "clients" if known else "rows (their clients are not recorded)"
+        cohort = "".join(
+            f", recorded in a cohort of {updates.cohort[r]:,}" for r in rounds[:1] if r in updates.cohort
+        )
         return Responses(
-            *pools,
-            choose_pair=partial(self._pair, matrix, target, fit),
-            real=f"the updates, as recorded in {Path(self.path).name}",
+            fit=pool(tuple(fit), clients=clients[1], stands_in=True),
+            certify=pool(tuple(certify), clients=clients[2]),
+            cohorts=several(self.clients),
+            choose_pairs=partial(self._pairs, target, fit),
+            real=f"the updates, as recorded in {updates.source}{cohort}; {updates.flattening}",
             knows={
                 "fit_pool": "the two candidates, the protocol, and recorded updates disjoint from the audited by "
                 + apart,
                 "certify_pool": "the two candidates, the protocol, and every recorded update of the audited pool",
             },
-            data_sha256={Path(self.path).name: file_sha256(self.path)},
+            fresh=""
+            if self.cohort == "fixed"
+            else "the recorded clients are independent draws from one population, "
+            "and the model and the candidates were chosen without them",
+            data_sha256=updates.sha256,
         )
 
-    def _split(self, owners, known, seed):
-        key_order, key_target = jax.random.split(jax.random.key(seed))
-        names = np.unique(owners)
+    def _audited(self, updates):
+        recorded = np.unique(updates.round)
+        if not self.rounds and len(recorded) > 1:
+            raise ValueError(
+                f"{self.path} holds rounds {recorded[0]} to {recorded[-1]}; choose with --set population.rounds="
+                f"[{recorded[0]}], or several that the target takes part in"
+            )
+        missing = sorted(set(self.rounds) - set(recorded.tolist()))
+        if missing:
+            raise ValueError(f"population.rounds holds {missing[0]}, {self.path} holds {_ranges(recorded)}")
+        return list(dict.fromkeys(self.rounds)) or recorded.tolist()
+
+    def _split(self, owners, recorded_in, rounds, known, seed):
+        """Names of the target, of the fit and of the certify clients, who all sent updates in every audited round."""
+        names = np.unique(owners[recorded_in == rounds[0]])
+        for r in rounds[1:]:
+            names = np.intersect1d(names, owners[recorded_in == r])
+        key_order, _ = jax.random.split(jax.random.key(seed))
         order = names[np.asarray(jax.random.permutation(key_order, len(names)))]
         # By rows, two of them play the target; by clients, one client with all its rows does.
         taken = 1 if known else 2
         cut = taken + round(self.fit_share * (len(order) - taken))
-        target, fit, certify = (
-            np.flatnonzero(np.isin(owners, part)) for part in (order[:taken], order[taken:cut], order[cut:])
-        )
-        target = target[np.asarray(jax.random.permutation(key_target, len(target)))]
-        for name, rows in (("fit", fit), ("certify", certify)):
-            if len(rows) < self.clients - 1:
+        parts = order[:taken], order[taken:cut], order[cut:]
+        what, largest = ("clients" if known else "updates"), max(several(self.clients))
+        for name, part in (("fit", parts[1]), ("certify", parts[2])):
+            if len(part) < largest - 1:
                 raise ValueError(
-                    f"population.clients is {self.clients}, but the {name} pool holds only {len(rows)} of "
-                    f"{len(owners)} updates; allowed are cohorts up to {len(rows) + 1}: record more updates, "
-                    "or change population.fit_share"
+                    f"population.clients is {largest}, but the {name} pool holds only {len(part)} of {len(names)} "
+                    f"{what}; allowed are cohorts up to {len(part) + 1}: record more, or change population.fit_share"
                 )
-        return target, fit, certify
+        return parts
 
-    def _pair(self, matrix, target, fit, moments: Moments) -> Pair:
-        rows = np.asarray(matrix[target], np.float32)
-        if self.pair == "zeroed":
-            return zeroed_pair(rows[0])
-        if self.pair == "random":
-            if len(rows) < 2:
+    def _pairs(self, target, fit, moments) -> tuple[Pair, ...]:
+        return tuple(self._pair(name, target, fit, moments) for name in several(self.pair))
+
+    def _pair(self, name, target, fit, moments: tuple[Moments, ...]) -> Pair:
+        own = [source.rows(0, len(source.sizes)) for source in target]
+        if name == "zeroed":
+            return zeroed_pair(np.stack([rows[0] for rows in own]))
+        if name == "random":
+            if min(len(rows) for rows in own) < 2:
                 raise ValueError('population.pair = "random" needs two updates of the target, its client has one')
-            return random_pair(rows[0], rows[1])
-        if self.pair == "worst":
-            return worst_pair(np.asarray(matrix[thinned(fit)], np.float32), moments, self.clients - 1)
-        return explicit_pair(self.pair, matrix.shape[1])
+            return random_pair(*(np.stack([rows[at] for rows in own]) for at in (0, 1)))
+        if name == "worst":
+            candidates = [s.updates.rows(s.order[:: -(-len(s.order) // candidates_of(s.dim))]) for s in fit]
+            return worst_pair(candidates, moments, several(self.clients)[0] - 1)
+        return explicit_pair(name, len(target), target[0].dim)
+
+
+def _source(updates, owners, names, in_round):
+    """The rows of some clients in one round, client after client in the order of `names`."""
+    where = np.argsort(names, kind="stable")
+    rows = np.flatnonzero((updates.round == in_round) & np.isin(owners, names))
+    place = where[np.searchsorted(names, owners[rows], sorter=where)]
+    order = rows[np.argsort(place, kind="stable")]
+    return ArraySource(updates, order, np.bincount(place, minlength=len(names)))
+
+
+def _ranges(recorded):
+    return f"rounds {recorded[0]} to {recorded[-1]}" if len(recorded) > 1 else f"round {recorded[0]} only"

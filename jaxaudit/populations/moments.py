@@ -1,49 +1,197 @@
 """Mean and covariance of the other clients' sum, and the covariance a test should be built on."""
 
-from collections.abc import Collection, Iterable
-from typing import Literal
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from ..cache import key_of, remembered
+from ..covariance import Covariance, coordinate_pairs, row_pairs
 from ..types import Moments
 
 Shrinkage = Literal["ridge", "ledoit_wolf", "oas"]
 
+# A covariance matrix of this size takes 1.8 GB; larger models are handled by their rows alone.
+_MATRIX_DIM = 15_000
+_ROWS_BYTES = 10 * 2**30
+# Multiplications, and the size of an eigenvalue problem, that take about a minute on two cores.
+_OPERATIONS, _EIGENVALUES = 4e12, 4500
+# Numbers that are read at once.
+_BLOCK = 2**25
 
-def exact_moments(groups: Iterable[tuple[Collection[np.ndarray], int]], dim: int, freedom: int) -> Moments:
-    """Moments of the sum when every seat draws uniformly from its own finite group of updates.
 
-    They are sums over the whole pool, not estimates from draws: Σ_seats mean(group), Σ_seats cov(group) with the
-    divisor n of the drawing law.
+class Source(Protocol):
+    """Where recorded updates of one round come from, group by group: a group is a client, or all updates.
+
+    Attributes:
+      dim: dimension of an update.
+      sizes: i64[groups], recorded updates in each.
+      key: address of what the updates are a function of, None if they are not to be remembered.
+    """
+
+    dim: int
+    sizes: np.ndarray
+    key: str | None
+
+    def freedom(self, groups: int) -> int:
+        """The largest rank that differences within so many groups can show."""
+
+    def rows(self, first: int, last: int) -> np.ndarray:
+        """The updates of groups `first` to `last - 1`, group after group: f32[n, dim]."""
+
+    def project(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Products of every update with weights f64[k, dim]: f64[updates, k], and how far off each column may be."""
+
+
+class Mixture(NamedTuple):
+    """How the covariance of a sum is made of the groups its terms come from.
+
+    Attributes:
+      groups: how many groups, from the first, take part.
+      terms: updates in the sum.
+      within: coefficient of every group's own covariance.
+      between: coefficient of the scatter of the groups' means.
+    """
+
+    groups: int
+    terms: int
+    within: float
+    between: float
+
+    def variance(self, scalars: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """Variance of the sum of `terms` scalars drawn from f64[updates, k]: f64[k]."""
+        edges = np.concatenate([[0], np.cumsum(sizes[: self.groups])])
+        scalars, counts = scalars[: edges[-1]], sizes[: self.groups, None]
+        means = np.add.reduceat(scalars, edges[:-1]) / counts
+        scatter = np.add.reduceat((scalars - np.repeat(means, counts[:, 0], axis=0)) ** 2, edges[:-1]) / counts
+        return self.within * scatter.sum(0) + self.between * ((means - means.mean(0)) ** 2).sum(0)
+
+
+def affordable(source: Source, mixture: Mixture) -> bool:
+    """Whether the moments take about a minute or less, and fit in memory."""
+    count, smaller = _rows(source, mixture), min(_rows(source, mixture), source.dim)
+    return smaller <= _EIGENVALUES and count * source.dim * smaller <= _OPERATIONS and _fits(count, source.dim)
+
+
+def exact_moments(source: Source, mixture: Mixture) -> Moments:
+    """Moments of a sum of updates drawn from a source: sums over the whole pool, not estimates from draws.
 
     Args:
-      groups: for each group its updates, in chunks f32[n, dim] that can be read twice, and how many seats
-        draw from it.
-      dim: dimension of an update.
-      freedom: the largest rank that these recordings could show.
+      source: recorded updates of one round.
+      mixture: the law of the sum.
 
     Returns:
       Moments.
+
+    Raises:
+      ValueError: where the updates are too many and too large for memory.
     """
-    mean, covariance = np.zeros(dim), np.zeros((dim, dim))
-    samples, fourth = 0, 0.0
-    for chunks, seats in groups:
-        # Two passes: centring before squaring avoids the cancellation of E[xx'] - E[x]E[x]'.
-        count = sum(len(chunk) for chunk in chunks)
-        centre = sum(np.sum(chunk, axis=0, dtype=np.float64) for chunk in chunks) / count
-        scatter = np.zeros((dim, dim))
-        for chunk in chunks:
-            rows = np.asarray(chunk, np.float64) - centre
-            scatter += rows.T @ rows
-            fourth += float(np.sum(np.einsum("ij,ij->i", rows, rows) ** 2))
-        mean += seats * centre
-        covariance += scatter * (seats / count)
-        samples += count
-    return Moments(mean, covariance, samples, freedom, fourth / max(samples, 1))
+    count, dim = _rows(source, mixture), source.dim
+    if not _fits(count, dim):
+        raise ValueError(
+            f"{count:,} recorded updates of dimension {dim:,} do not fit in memory; allowed are {_ROWS_BYTES >> 30} "
+            f"GiB of them, or dimensions up to {_MATRIX_DIM:,}: record fewer updates, or audit fewer layers"
+        )
+    key = source.key and key_of(source=source.key, mixture=list(mixture))
+    if count < dim and count * dim * 4 <= _ROWS_BYTES:
+        rows = np.empty((count, dim), np.float32)
+        mean, fourth = _factor(source, mixture, _Filler(rows))
+        covariance = Covariance.of_rows(rows, **remembered(key, lambda: row_pairs(rows)))
+    else:
+        kept = dict(remembered(key, lambda: _matrix_pairs(source, mixture)))
+        mean, fourth = kept.pop("mean"), float(kept.pop("fourth"))
+        covariance = Covariance.of_coordinates(dim, **kept)
+    freedom = source.freedom(mixture.groups) + (mixture.groups - 1) * (mixture.between > 0)
+    samples = int(source.sizes[: mixture.groups].sum())
+    return Moments(mean, covariance, samples, min(freedom, dim), fourth)
 
 
-def regularise(moments: Moments, noise_terms: int, shrinkage: Shrinkage, ridge: float) -> np.ndarray:
-    """A positive definite covariance: any choice is sound, a poor one costs power.
+def _rows(source, mixture):
+    """Rows of a factor of the covariance."""
+    sizes = source.sizes[: mixture.groups]
+    return int(sizes[sizes > 1].sum()) * (mixture.within > 0) + mixture.groups * (mixture.between > 0)
+
+
+def _fits(count, dim):
+    return dim <= _MATRIX_DIM or count * dim * 4 <= _ROWS_BYTES
+
+
+def _matrix_pairs(source, mixture):
+    matrix = np.zeros((source.dim, source.dim))
+
+    def add(rows):
+        matrix.__iadd__(rows.T @ rows)
+
+    mean, fourth = _factor(source, mixture, add)
+    return {"mean": mean, "fourth": np.float64(fourth), **coordinate_pairs(matrix)}
+
+
+class _Filler:
+    """Copies what it is called with into a matrix, from the top."""
+
+    def __init__(self, into):
+        self.into, self.filled = into, 0
+
+    def __call__(self, rows):
+        self.into[self.filled : self.filled + len(rows)] = rows
+        self.filled += len(rows)
+
+
+def _factor(source, mixture, take):
+    """Give `take` the rows f64[n, dim] of a factor of the covariance; returns the mean and the fourth moment."""
+    sizes, groups = source.sizes, mixture.groups
+    grand = _grand_mean(source, groups) if mixture.between else None
+    mean, fourth = np.zeros(source.dim), 0.0
+    for first, last in _blocks(sizes[:groups], source.dim):
+        rows, count = np.asarray(source.rows(first, last), np.float64), sizes[first:last]
+        # Centring before squaring avoids the cancellation of E[xx'] - E[x]E[x]'.
+        means = _group_means(rows, count)
+        mean += means.sum(0)
+        rows -= np.repeat(means, count, axis=0)
+        varied = np.repeat(count > 1, count)
+        if mixture.within and varied.any():
+            take(rows[varied] * np.sqrt(mixture.within / np.repeat(count, count)[varied, None]))
+        if mixture.between:
+            means -= grand
+            take(means * np.sqrt(mixture.between))
+            rows += np.repeat(means, count, axis=0)
+        fourth += float(np.sum(np.einsum("ij,ij->i", rows, rows) ** 2))
+    return mean * (mixture.terms / groups), fourth / sizes[:groups].sum()
+
+
+def _grand_mean(source, groups):
+    """Mean of the groups' means: f64[dim]."""
+    total = np.zeros(source.dim)
+    for first, last in _blocks(source.sizes[:groups], source.dim):
+        rows = np.asarray(source.rows(first, last), np.float64)
+        total += _group_means(rows, source.sizes[first:last]).sum(0)
+    return total / groups
+
+
+def _group_means(rows, counts):
+    edges = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    return np.add.reduceat(rows, edges) / counts[:, None]
+
+
+def _blocks(sizes, dim):
+    """Ranges of whole groups whose updates together are at most 128 MiB, one group at least."""
+    limit, first, filled = max(1, _BLOCK // dim), 0, 0
+    for group, size in enumerate(sizes):
+        if filled and filled + size > limit:
+            yield first, group
+            first, filled = group, 0
+        filled += size
+    yield first, len(sizes)
+
+
+class Shrunk(NamedTuple):
+    """A positive definite stand-in for a covariance Σ: slope · Σ + ridge · I."""
+
+    slope: float
+    ridge: float
+
+
+def regularise(moments: Moments, noise_terms: int, shrinkage: Shrinkage, ridge: float) -> Shrunk:
+    """What to make of a covariance to invert it: any choice is sound, a poor one costs power.
 
     Args:
       moments: of the sum of `noise_terms` updates.
@@ -53,33 +201,37 @@ def regularise(moments: Moments, noise_terms: int, shrinkage: Shrinkage, ridge: 
       ridge: relative to the mean variance, >= 0.
 
     Returns:
-      f64[dim, dim].
+      Shrunk.
+
+    Raises:
+      ValueError: where the noise has no variance at all.
 
     Reference:
       Ledoit & Wolf (2004), J. Multivariate Analysis 88; Chen, Wiesel, Eldar & Hero (2010), IEEE TSP 58.
     """
-    dim = len(moments.mean)
-    identity = np.eye(dim)
-    scale = np.trace(moments.covariance) / dim
+    scale = moments.covariance.trace / len(moments.mean)
+    if not scale > 0:
+        raise ValueError(
+            "the fit pool has no variance: all its updates are equal, and any difference is visible in the sum; "
+            "record updates that vary"
+        )
     weight = 0.0
     if moments.samples and shrinkage != "ridge":
-        one = moments.covariance / noise_terms
-        weight = _WEIGHTS[shrinkage](one, moments.samples, moments.fourth)
-    return (1 - weight) * moments.covariance + (weight + ridge) * scale * identity
+        weight = _WEIGHTS[shrinkage](moments.covariance.scaled(1 / noise_terms), moments.samples, moments.fourth)
+    return Shrunk(1 - weight, (weight + ridge) * scale)
 
 
 def _ledoit_wolf_weight(covariance, samples, fourth):
-    dim = len(covariance)
-    square = np.sum(covariance**2)
-    spread = square - np.trace(covariance) ** 2 / dim
+    square = covariance.square
+    spread = square - covariance.trace**2 / covariance.dim
     noise = (fourth - square) / samples
     return float(np.clip(noise / spread, 0, 1)) if spread > 0 else 1.0
 
 
 def _oas_weight(covariance, samples, fourth):
-    dim = len(covariance)
-    square, trace = np.sum(covariance**2), np.trace(covariance)
-    spread = (samples + 1) * (square - trace**2 / dim)
+    del fourth
+    square, trace = covariance.square, covariance.trace
+    spread = (samples + 1) * (square - trace**2 / covariance.dim)
     return float(min((square + trace**2) / spread, 1.0)) if spread > 0 else 1.0
 
 

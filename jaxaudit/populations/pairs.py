@@ -1,61 +1,66 @@
 """Choosing the two candidate updates, from anything but the trials that certify."""
 
-from typing import Annotated
+from collections.abc import Sequence
 
 import numpy as np
-from pydantic import AfterValidator
-from scipy.linalg import cho_factor, solve_triangular
 
+from ..schema import one_or_more
 from ..types import Moments, Pair
 from .files import SUFFIXES, pick, read_arrays, refuse_non_finite
 from .moments import regularise
 
-# The search for the worst pair compares all pairs of at most this many candidates.
-_CANDIDATES = 2048
+# The search for the worst pair compares all pairs of at most this many candidates, in so many numbers.
+_CANDIDATES, _NUMBERS = 2048, 2**28
 
 
 def pair_field(*names: str):
-    """The type of a recipe's `pair`: one of `names`, or a file with arrays h0 and h1."""
-    allowed = f"{', '.join(names)}, or a file {'|'.join(SUFFIXES[1:])} with arrays h0 and h1"
-
-    def check(value: str) -> str:
-        if value in names or value.endswith(SUFFIXES[1:]):
-            return value
-        raise ValueError(f"allowed are {allowed}")
-
-    return Annotated[str, AfterValidator(check)]
+    """The type of a recipe's `pair`: one of `names` or a file with arrays h0 and h1, or a list of several."""
+    what = f"of {', '.join(names)}, or files {'|'.join(SUFFIXES[1:])} with arrays h0 and h1"
+    return one_or_more(str, what, lambda pair: pair in names or pair.endswith(SUFFIXES[1:]))
 
 
-def require_pair_file(pair: str) -> None:
-    """Raise ValueError now, before any training, where `pair` names a file that cannot be read."""
-    if pair.endswith(SUFFIXES[1:]):
-        read_arrays(pair)
+def cohort_field(most: int):
+    """The type of a recipe's `clients`: one cohort size of 2 to `most`, or a list of several."""
+    return one_or_more(int, f"cohort sizes ≥ 2 and ≤ {most:,}", lambda clients: 2 <= clients <= most)
 
 
-def explicit_pair(path: str, dim: int) -> Pair:
-    """Two vectors that the user gives in a file, as arrays `h0` and `h1`, f32[dim]."""
+def require_pair_files(pairs: tuple[str, ...]) -> None:
+    """Raise ValueError now, before any training, where a pair names a file that cannot be read."""
+    for pair in pairs:
+        if pair.endswith(SUFFIXES[1:]):
+            read_arrays(pair)
+
+
+def explicit_pair(path: str, rounds: int, dim: int) -> Pair:
+    """Two vectors that the user gives in a file, as arrays `h0` and `h1`: f32[rounds, dim], or f32[dim] for one."""
     arrays = read_arrays(path)
-    both = [np.asarray(pick(arrays, name, path, ndim=1), np.float32) for name in ("h0", "h1")]
-    for name, vector in zip(("h0", "h1"), both):
-        if len(vector) != dim:
-            raise ValueError(f"file {path}: array {name!r} has {len(vector)} entries, allowed are {dim} (dim)")
-        refuse_non_finite(vector[None], f"file {path}: {name}")
-    return Pair(*both, adjacency="replacement of a client's update", source=f"two vectors from {path}")
+    both = []
+    for name in ("h0", "h1"):
+        found = pick(arrays, name, path, ndim=1 if rounds == 1 else 2)
+        vectors = np.atleast_2d(np.asarray(found, np.float32))
+        if vectors.shape != (rounds, dim):
+            shape = f"({dim},)" if rounds == 1 else f"({rounds}, {dim}): rounds, dim"
+            raise ValueError(f"file {path}: array {name!r} has shape {found.shape}, allowed is {shape}")
+        refuse_non_finite(vectors, f"file {path}: {name}")
+        both.append(vectors)
+    return Pair(path, *both, adjacency="replacement of a client's update", source=f"two vectors from {path}")
 
 
-def zeroed_pair(update: np.ndarray) -> Pair:
-    """The target's update, or nothing in its place."""
+def zeroed_pair(updates: np.ndarray) -> Pair:
+    """The target's update of every round, or nothing in its place."""
     return Pair(
-        np.zeros_like(update),
-        update,
+        "zeroed",
+        np.zeros_like(updates),
+        updates,
         adjacency="zero-out of a client's update",
         source="a recorded update of the target, and zero",
     )
 
 
 def random_pair(first: np.ndarray, second: np.ndarray) -> Pair:
-    """Two of the target's updates."""
+    """Two of the target's updates in every round."""
     return Pair(
+        "random",
         first,
         second,
         adjacency="replacement of a client's update",
@@ -63,30 +68,30 @@ def random_pair(first: np.ndarray, second: np.ndarray) -> Pair:
     )
 
 
-def thinned(candidates: np.ndarray) -> np.ndarray:
-    """At most 2,048 of them, evenly spread."""
-    return candidates[:: -(-len(candidates) // _CANDIDATES)]
+def candidates_of(dim: int) -> int:
+    """How many updates the search for the worst pair can compare."""
+    return max(2, min(_CANDIDATES, _NUMBERS // dim))
 
 
-def worst_pair(rows: np.ndarray, moments: Moments, noise_terms: int) -> Pair:
-    """The two candidates farthest apart in the Mahalanobis distance of the noise.
+def worst_pair(rounds: Sequence[np.ndarray], moments: Sequence[Moments], noise_terms: int) -> Pair:
+    """In every round the two candidates farthest apart in the Mahalanobis distance of the noise.
 
     Args:
-      rows: f32[n, dim], updates of the fit pool, n up to a few thousand.
-      moments: of the others' sum, as the server knows them.
+      rounds: for each round f32[n, dim], updates of the fit pool, n up to a few thousand.
+      moments: of the others' sum in each round, as the server knows them.
       noise_terms: clients in that sum.
 
     Returns:
       Pair.
     """
-    factor, _ = cho_factor(regularise(moments, noise_terms, "oas", 1e-6), lower=True)
-    white = solve_triangular(factor, rows.astype(np.float64).T, lower=True).T
-    square = np.einsum("ij,ij->i", white, white)
-    distance = square[:, None] + square[None, :] - 2 * white @ white.T
-    first, second = np.unravel_index(np.argmax(distance), distance.shape)
+    ends = []
+    for rows, one in zip(rounds, moments):
+        distance = one.covariance.distances(rows, *regularise(one, noise_terms, "oas", 1e-6))
+        first, second = np.unravel_index(np.argmax(distance), distance.shape)
+        ends.append((rows[first], rows[second]))
     return Pair(
-        rows[first],
-        rows[second],
+        "worst",
+        *(np.stack(side) for side in zip(*ends)),
         adjacency="replacement of a client's update",
-        source=f"the farthest pair among {len(rows):,} updates of the fit pool",
+        source=f"the farthest pair among {len(rounds[0]):,} updates of the fit pool",
     )

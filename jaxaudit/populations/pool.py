@@ -1,25 +1,30 @@
-"""A finite pool of recorded updates: every seat draws, with replacement, from its own group of rows."""
+"""A finite pool of recorded updates, and the three ways in which a cohort is drawn from it."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..permutation import permuted
 from ..random import Ticket, index_below, words
-from ..types import Loaded, Moments, Pair
-from .moments import exact_moments
+from ..types import Column, Loaded, Moments, Pair
+from .moments import Mixture, Source, affordable, exact_moments
+
+Cohort = Literal["fixed", "with_replacement", "without_replacement"]
 
 
 class PoolParams(NamedTuple):
     """What the draws look up.
 
     Attributes:
-      rows: f32[updates + 2, dim], the recorded updates, group after group, then the two candidates.
-      first: i32[seats], where the group of each seat begins.
-      size: u32[seats], how many updates it holds.
+      rows: f32[updates + 2 * pairs * rounds, dim], the recorded updates, then the candidates of every pair: h0 of all
+        rounds, h1 of all rounds.
+      first: i32[rounds, groups], where each group begins in a round.
+      size: u32[rounds, groups], how many updates it holds.
     """
 
     rows: jax.Array
@@ -29,114 +34,188 @@ class PoolParams(NamedTuple):
 
 @dataclass(frozen=True)
 class PoolDraws:
-    """Independent uniform draws, one word of the ticket a seat. A seat's occupant is a row number."""
+    """Independent uniform draws; a seat's occupant is a row number.
+
+    Attributes:
+      cohort: "fixed" (seat i belongs to group i), or in every round groups drawn with or without replacement.
+      seats: other clients in the largest cohort.
+      rounds: audited rounds.
+      pairs: pairs of candidates at the end of the rows.
+    """
+
+    cohort: Cohort
+    seats: int
+    rounds: int
+    pairs: int
 
     def width(self, params: PoolParams) -> int:
         """A batch of running sums that stays in the second-level cache: 8,192 scalars, 256 updates of 650 numbers."""
         return int(np.clip(2 ** (18 - (params.rows.shape[1] - 1).bit_length()), 16, 8192))
 
     def others(self, params: PoolParams, ticket: Ticket) -> jax.Array:
-        """Rows of the other clients: i32[1, seats]."""
-        word = words(ticket, 0, params.size.shape[0])
-        return (params.first + index_below(word, params.size).astype(jnp.int32))[None, :]
+        """Rows of the other clients: i32[rounds, seats]."""
+        first, size = params.first, params.size
+        if self.cohort == "fixed":
+            first, size = first[:, : self.seats], size[:, : self.seats]
+        else:
+            who = jnp.stack([self._drawn(ticket, r, size.shape[1]) for r in range(self.rounds)])
+            first, size = (jnp.take_along_axis(table, who, axis=1) for table in (first, size))
+        word = words(ticket, 0, self.rounds * self.seats).reshape(self.rounds, self.seats)
+        return first + index_below(word, size).astype(jnp.int32)
 
-    def target(self, params: PoolParams, ticket: Ticket, bit) -> jax.Array:
-        """The row of the candidate that the bit chooses: i32[1, 1]."""
+    def target(self, params: PoolParams, ticket: Ticket, pair: int, bit) -> jax.Array:
+        """The rows of the candidate that the bit chooses: i32[rounds, 1]."""
         del ticket
-        return jnp.full((1, 1), params.rows.shape[0] - 2 + bit, jnp.int32)
+        first = params.rows.shape[0] - 2 * self.rounds * (self.pairs - pair)
+        return (first + self.rounds * bit + jnp.arange(self.rounds, dtype=jnp.int32))[:, None]
 
     def update(self, params: PoolParams, ticket: Ticket, who) -> jax.Array:
         """The row itself: f32[dim]."""
         del ticket
         return params.rows.at[who].get(mode="promise_in_bounds")
 
-
-def product_error(largest: float, weights: np.ndarray) -> float:
-    """How far a float64 product of `weights` with an update of entries up to `largest` may be from the exact one."""
-    return float(2.0**-52 * len(weights) * largest * np.abs(weights).sum())
-
-
-class Source(Protocol):
-    """Where recorded updates come from, group by group."""
-
-    dim: int
-    sizes: np.ndarray
-
-    def freedom(self, groups: int) -> int:
-        """The largest rank that the recordings of so many groups can show."""
-
-    def chunks(self, group: int) -> Collection[np.ndarray]:
-        """The updates of one group, f32[n, dim] at a time; can be read twice."""
-
-    def project(self, weights: np.ndarray) -> tuple[np.ndarray, float]:
-        """f64[updates], the product of every update with `weights`, group after group; and how far off it may be."""
+    def _drawn(self, ticket, in_round, groups):
+        """Groups of one round's seats, i32[seats], from words of their own."""
+        words_of_a_round = 2 * (self.rounds * self.seats // 2 + 32)  # even, and enough for any of the three uses
+        start = (1 + in_round) * words_of_a_round
+        if self.cohort == "without_replacement":
+            seat = jnp.arange(self.seats, dtype=jnp.uint32)
+            return permuted(ticket, start, seat, groups).astype(jnp.int32)
+        return index_below(words(ticket, start, self.seats), jnp.uint32(groups)).astype(jnp.int32)
 
 
-@dataclass(frozen=True)
+def product_error(largest: float, weights: np.ndarray) -> np.ndarray:
+    """How far a float64 product of weights f64[k, dim] with entries up to `largest` may be off: f64[k]."""
+    return 2.0**-52 * weights.shape[1] * largest * np.abs(weights).sum(axis=1)
+
+
+@dataclass(frozen=True, eq=False)
 class RecordedPool:
-    """A source of recorded updates and the seats that draw from its groups.
+    """Recorded updates of every audited round, and the law by which a cohort is drawn from them.
 
     Attributes:
-      source: the updates.
-      seats: i64[noise_terms], the group that each other client draws from.
+      sources: the updates, round by round; all rounds have the same groups.
+      cohort: how the seats find their groups.
+      noise_terms: other clients in the largest cohort.
       what: what the updates are, for the statement of a report.
       clients: how many clients they come from, None if not known.
+      stands_in: the groups are not the audited clients but others like them, so all of them tell the moments of a
+        cohort of any size.
     """
 
-    source: Source
-    seats: np.ndarray
+    sources: tuple[Source, ...]
+    cohort: Cohort
+    noise_terms: int
     what: str
     clients: int | None
+    stands_in: bool = False
 
     @property
-    def dim(self):
+    def dim(self) -> int:
         """Dimension of an update."""
-        return self.source.dim
+        return self.sources[0].dim
 
     @property
-    def noise_terms(self):
-        """Clients other than the target."""
-        return len(self.seats)
+    def rounds(self) -> int:
+        """Audited rounds."""
+        return len(self.sources)
 
-    def moments(self) -> Moments:
-        """Exact moments of the sum of one draw from every seat's group."""
-        seats = np.bincount(self.seats, minlength=len(self.source.sizes))
-        # A group without a seat, the target's own recordings, is no part of the noise.
-        groups = ((self.source.chunks(group), int(n)) for group, n in enumerate(seats) if n)
-        return exact_moments(groups, self.dim, self.source.freedom(int(np.count_nonzero(seats))))
+    def affordable(self, noise_terms: int) -> bool:
+        """Whether the moments of that many terms can be had in about a minute."""
+        return affordable(self.sources[0], self._mixture(noise_terms))
 
-    def load(self, pair: Pair) -> Loaded:
+    def moments(self, noise_terms: int) -> tuple[Moments, ...]:
+        """Exact moments of the sum of the first `noise_terms` seats, round by round."""
+        if self.stands_in:  # one decomposition serves cohorts of all sizes
+            return tuple(_scaled(one, noise_terms / self.noise_terms) for one in self._all)
+        return tuple(exact_moments(source, self._mixture(noise_terms)) for source in self.sources)
+
+    @cached_property
+    def _all(self):
+        return [exact_moments(source, self._mixture(self.noise_terms)) for source in self.sources]
+
+    def _mixture(self, terms):
+        groups = len(self.sources[0].sizes)
+        if self.cohort == "fixed":
+            taken = groups if self.stands_in else terms
+            return Mixture(taken, terms, terms / taken, 0.0)
+        spread = (groups - terms) / (groups - 1) if self.cohort == "without_replacement" and groups > 1 else 1.0
+        return Mixture(groups, terms, terms / groups, max(spread, 0.0) * terms / groups)
+
+    def load(self, pairs: Sequence[Pair]) -> Loaded:
         """The rows themselves, for aggregators and attacks that need whole updates."""
-        rows = np.concatenate([np.asarray(c, np.float32) for c in self._chunks()] + [pair.h0[None], pair.h1[None]])
-        return self._loaded(rows, 0.0)
+        recorded = [source.rows(0, len(source.sizes)) for source in self.sources]
+        rows = np.concatenate([np.asarray(part, np.float32) for part in (*recorded, *_candidates(pairs))])
+        return Loaded(self._draws(len(pairs)), self._params(rows), float(np.abs(rows).max()))
 
-    def project(self, pair: Pair, weights: np.ndarray, offset: float) -> Loaded:
-        """One scalar per row. Multiplied and centred in float64, so that float32 holds only what varies."""
-        others, error = self.source.project(weights)
-        candidates = pair.both @ weights
-        scalars = np.concatenate([others, candidates]) - offset / (self.noise_terms + 1)
-        error = max(error, product_error(np.abs(pair.both).max(), weights))
+    def project(self, columns: Sequence[Column]) -> Loaded:
+        """One scalar per row and column. Multiplied and centred in float64, so float32 holds only what varies."""
+        weights = np.stack([column.test.weights for column in columns], axis=1)
+        shares = np.stack([column.test.offset / (column.noise_terms + 1) for column in columns], axis=1)
+        parts, errors, variance = [], [], np.zeros(len(columns))
+        for source, weight, share in zip(self.sources, weights, shares):
+            scalars, error = source.project(weight)
+            mixtures = [self._mixture(column.noise_terms) for column in columns]
+            variance += [m.variance(scalars[:, [c]], source.sizes)[0] for c, m in enumerate(mixtures)]
+            parts.append(scalars - share)
+            errors.append(error)
+        both = np.stack([column.pair.both for column in columns], axis=2)  # [2, rounds, columns, dim]
+        ends = np.einsum("brcd,rcd->brc", both, weights) - shares
+        errors += [product_error(np.abs(both).max(), weight) for weight in weights]
+        scalars = np.concatenate([*parts, *ends])
+        limit = np.abs(scalars).max(axis=0)
+        params = self._params(scalars.astype(np.float32))
         # Half a unit in the last place of float32.
-        return self._loaded(scalars.astype(np.float32)[:, None], error + 2.0**-24 * np.abs(scalars).max())
+        error = np.max(errors, axis=0) + 2.0**-24 * limit
+        return Loaded(self._draws(1), params, limit, error, np.sqrt(variance))
 
-    def describe(self) -> dict[str, Any]:
+    def disjoint(self, columns: Sequence[Column]) -> list[np.ndarray]:
+        """Summed scalars of cohorts that share no client, each client sending its first recording."""
+        sums = []
+        for column in columns:
+            cohorts = len(self.sources[0].sizes) // column.noise_terms
+            total = np.zeros(cohorts)
+            for source, weight in zip(self.sources, column.test.weights):
+                first = np.concatenate([[0], np.cumsum(source.sizes)[:-1]])
+                scalars = source.project(weight[None])[0][first, 0]
+                total += scalars[: cohorts * column.noise_terms].reshape(cohorts, -1).sum(1)
+            sums.append(total)
+        return sums
+
+    def describe(self, noise_terms: int) -> dict[str, Any]:
         """Size and nature of the pool."""
-        updates = int(sum(self.source.sizes[group] for group in set(self.seats.tolist())))
+        groups = noise_terms if self.cohort == "fixed" and not self.stands_in else None
+        updates = int(self.sources[0].sizes[:groups].sum())
+        clients = None if self.clients is None else (groups or self.clients)
+        of = "" if clients is None else f" of {clients:,} clients"
+        drawn = {
+            "fixed": f"updates drawn with replacement from {updates:,} {self.what}{of}, each client drawing one of "
+            "its own",
+            "with_replacement": f"updates drawn with replacement from {updates:,} {self.what}{of}",
+            "without_replacement": f"updates of distinct clients drawn without replacement from {updates:,} "
+            f"{self.what}{of}",
+        }[self.cohort]
+        rounds = f" in each of {self.rounds} rounds" if self.rounds > 1 else ""
         return {
             "updates": updates,
-            "clients": self.clients,
-            "replacement": True,
-            "words": f"sum of {self.noise_terms:,} updates drawn with replacement from {updates:,} {self.what}",
+            "clients": clients,
+            "replacement": self.cohort != "without_replacement",
+            "words": f"sum of {noise_terms:,} {drawn}{rounds}",
         }
 
-    def _chunks(self) -> Iterator[np.ndarray]:
-        for group in range(len(self.source.sizes)):
-            yield from self.source.chunks(group)
+    def _draws(self, pairs):
+        return PoolDraws(self.cohort, self.noise_terms, self.rounds, pairs)
 
-    def _loaded(self, rows, error):
-        sizes = np.asarray(self.source.sizes)
-        first = np.concatenate([[0], np.cumsum(sizes)])[self.seats]
-        params = PoolParams(
-            jnp.asarray(rows), jnp.asarray(first, jnp.int32), jnp.asarray(sizes[self.seats], jnp.uint32)
-        )
-        return Loaded(PoolDraws(), params, float(np.abs(rows).max()), float(error))
+    def _params(self, rows):
+        sizes = np.stack([source.sizes for source in self.sources])
+        first = np.concatenate([[0], np.cumsum(sizes)[:-1]]).reshape(sizes.shape)
+        return PoolParams(jnp.asarray(rows), jnp.asarray(first, jnp.int32), jnp.asarray(sizes, jnp.uint32))
+
+
+def _candidates(pairs):
+    return [end for pair in pairs for end in (pair.h0, pair.h1)]
+
+
+def _scaled(moments: Moments, factor: float) -> Moments:
+    """Moments of a sum of `factor` times as many terms."""
+    return moments._replace(mean=moments.mean * factor, covariance=moments.covariance.scaled(factor))

@@ -11,6 +11,9 @@ import numpy as np
 from ..models import LocalTraining
 from .pool import product_error
 
+# Several directional derivatives cost more than the gradient itself, unless that is too wide to be kept. Of wide
+# models so many are taken at once.
+_WIDE, _SLOPES = 2**17, 8
 # Clients whose directional derivatives are compared with their whole updates.
 _COMPARED = 8
 
@@ -48,10 +51,14 @@ class Batches:
         order = jax.random.uniform(key, (self.variants, self.steps, records.shape[0]))
         return records[jnp.argsort(order, axis=-1)[..., : self.size]]
 
+    def once(self, key, records):
+        """Record numbers of the first variant, i32[steps, size]."""
+        return self(key, records)[0]
+
 
 @dataclass(frozen=True, eq=False)
 class FederatedSource:
-    """The recorded mini-batch updates of some clients, computed when they are asked for.
+    """The recorded mini-batch updates of some clients in one round, computed when they are asked for.
 
     Attributes:
       training: the local training.
@@ -59,7 +66,8 @@ class FederatedSource:
       model: the global model and the data.
       batches: how mini-batches are recorded.
       records: i64[clients, records per client].
-      key: PRNG key of these clients' mini-batches.
+      key_batches: PRNG key of these clients' mini-batches.
+      key: address of all that the updates are a function of.
     """
 
     training: LocalTraining
@@ -67,63 +75,89 @@ class FederatedSource:
     model: Global
     batches: Batches
     records: np.ndarray
-    key: jax.Array
+    key_batches: jax.Array
+    key: str
 
     @property
-    def dim(self):
+    def dim(self) -> int:
         """Number of parameters."""
         return self.model.theta.size
 
-    def freedom(self, groups: int) -> int:
-        """Rank that within-client differences can reach; one-step updates are means over the client's records."""
-        _, each = self.records.shape
-        one = self.batches.variants - 1
-        if self.batches.steps == 1:
-            one = min(one, each - 1)
-        return min(groups * one, self.dim)
-
     @property
-    def sizes(self):
+    def sizes(self) -> np.ndarray:
         """Every client has recorded as many variants."""
         return np.full(len(self.records), self.batches.variants)
 
-    def chunks(self, group: int):
-        """All variants of one client, in one piece."""
-        static = (self.training, self.unravel, self.batches)
-        rows = np.asarray(client_updates(*static, self.model, *self._client(group)))
-        if not np.isfinite(rows).all():
-            raise ValueError(
-                f"population.learning_rate is {self.training.learning_rate}, and client {group} diverges: its "
-                "updates hold NaN or infinity; set a smaller one with --set population.learning_rate=VALUE"
-            )
-        return [rows]
+    def freedom(self, groups: int) -> int:
+        """Rank that within-client differences can reach; one-step updates are means over the client's records."""
+        one = self.batches.variants - 1
+        if self.batches.steps == 1:
+            one = min(one, self.records.shape[1] - 1)
+        return min(groups * one, self.dim)
 
-    def project(self, weights: np.ndarray) -> tuple[np.ndarray, float]:
-        """One scalar per update; a single step needs only a directional derivative, and no update is stored.
+    def rows(self, first: int, last: int) -> np.ndarray:
+        """All variants of clients `first` to `last - 1`."""
+        return np.concatenate([self._client(client) for client in range(first, last)])
+
+    def project(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scalars per update; a single step needs only directional derivatives, and no update is stored.
 
         How far those may be off is sixteen times the most by which they miss the products of a few clients' updates.
         """
-        groups = range(len(self.records))
-        if self.batches.steps > 1:
+        clients = range(len(self.records))
+        if self.batches.steps > 1 or (len(weights) > 1 and self.dim < _WIDE):
             scalars, largest = [], 0.0
-            for group in groups:
-                rows = self.chunks(group)[0].astype(np.float64)
-                scalars.append(rows @ weights)
+            for client in clients:
+                rows = self._client(client)
+                scalars.append(rows.astype(np.float64) @ weights.T)
                 largest = max(largest, float(np.abs(rows).max()))
             return np.concatenate(scalars), product_error(largest, weights)
-        arguments = (self.training, self.unravel, self.batches, self.model, jnp.asarray(weights, jnp.float32))
-        slopes = [np.asarray(_client_slopes(*arguments, *self._client(group)), np.float64) for group in groups]
-        seen = np.unique(np.linspace(0, len(groups) - 1, _COMPARED).astype(int))
-        misses = [np.abs(slopes[g] - self.chunks(g)[0].astype(np.float64) @ weights).max() for g in seen]
-        return np.concatenate(slopes), 16 * float(max(misses))
+        slopes = np.concatenate(
+            [self._slopes(weights[at : at + _SLOPES]) for at in range(0, len(weights), _SLOPES)], 1
+        )
+        by_client = slopes.reshape(len(clients), self.batches.variants, -1)
+        seen = np.unique(np.linspace(0, len(clients) - 1, _COMPARED).astype(int))
+        misses = [np.abs(by_client[c] - self._client(c).astype(np.float64) @ weights.T).max(0) for c in seen]
+        return slopes, 16 * np.max(misses, axis=0)
 
-    def update(self, batches):
+    def update(self, batches) -> np.ndarray:
         """The update of given batches i32[steps, size] of record numbers: f32[dim]."""
         return np.asarray(_update(self.training, self.unravel, self.model, jnp.asarray(batches)))
 
-    def _client(self, group):
-        """Arguments that record one client: its records, and the key of its mini-batches."""
-        return jnp.asarray(self.records[group]), jax.random.fold_in(self.key, group)
+    def drawn(self, client: int) -> np.ndarray:
+        """Record numbers of a client's recorded batches: i32[variants, steps, size]."""
+        return np.asarray(_batches(self.batches, *self._arguments(client)))
+
+    def _client(self, client):
+        batches = self.drawn(client)
+        if self.batches.steps > 1:
+            # Every variant moves its own copy of the weights: on a CPU one copy at a time stays in the cache.
+            rows = np.stack([self.update(batch) for batch in batches])
+        else:
+            rows = np.asarray(_updates(self.training, self.unravel, self.model, jnp.asarray(batches)))
+        if not np.isfinite(rows).all():
+            raise ValueError(
+                f"population.learning_rate is {self.training.learning_rate}, and client {client} diverges: its "
+                "updates hold NaN or infinity; set a smaller one with --set population.learning_rate=VALUE"
+            )
+        return rows
+
+    def _slopes(self, weights):
+        static, directions = (self.training, self.unravel, self.batches), jnp.asarray(weights, jnp.float32)
+        found = [
+            _client_slopes(*static, self.model, directions, *self._arguments(client))
+            for client in range(len(self.records))
+        ]
+        return np.concatenate([np.asarray(one, np.float64) for one in found])
+
+    def _arguments(self, client):
+        """What decides a client's mini-batches: their key, and its records."""
+        return jax.random.fold_in(self.key_batches, client), jnp.asarray(self.records[client])
+
+
+@partial(jax.jit, static_argnums=0)
+def _batches(batches: Batches, key, records):
+    return batches(key, records)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -131,25 +165,14 @@ def _update(training, unravel, model: Global, batch):
     return training.update(unravel, model.theta, model.inputs[batch], model.labels[batch])
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def client_updates(training, unravel, batches: Batches, model: Global, records, key):
-    """All recorded updates of one client.
-
-    Args:
-      training, unravel, batches: static, as in `FederatedSource`.
-      model: the global model and the data.
-      records: i32[records per client].
-      key: PRNG key of its mini-batches.
-
-    Returns:
-      f32[variants, dim].
-    """
-    return jax.vmap(partial(_update, training, unravel, model))(batches(key, records))
+@partial(jax.jit, static_argnums=(0, 1))
+def _updates(training, unravel, model: Global, batches):
+    return jax.vmap(partial(_update, training, unravel, model))(batches)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _client_slopes(training, unravel, batches, model: Global, weights, records, key):
-    def slope(batch):
+def _client_slopes(training, unravel, batches: Batches, model: Global, weights, key, records):
+    def slopes(batch):
         return training.projected_update(unravel, model.theta, weights, model.inputs[batch], model.labels[batch])
 
-    return jax.vmap(slope)(batches(key, records))
+    return jax.vmap(slopes)(batches(key, records))

@@ -1,6 +1,7 @@
 """Clients whose updates follow a known law, drawn afresh in every trial: the audits with a known answer."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -8,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field, model_validator
 
+from ..covariance import Covariance
 from ..random import Ticket, normals, words
-from ..schema import recipe
-from ..types import Loaded, Moments, Pair, Responses
-from .pairs import explicit_pair, pair_field
+from ..schema import recipe, several
+from ..types import Column, Loaded, Moments, Pair, Responses
+from .pairs import cohort_field, explicit_pair, pair_field, zeroed_pair
 
 Law = Literal["gaussian", "sphere", "cube", "student_t"]
 
@@ -26,22 +28,20 @@ class FreshParams(NamedTuple):
 
     Attributes:
       scale: f32[dim], multiplies every coordinate of the standard law.
-      candidates: f32[2, dim].
-      weights: f32[dim] to reveal one product per update instead of the update, or None.
-      share: f32[], each update's share of the offset of that product.
-      ends: f32[2], the candidates' products less their share, computed in float64.
+      ends: f32[2 * pairs, width], what the candidates send: h0 and h1 of every pair. Products are float64 products.
+      weights: f32[columns, dim] to send products with them instead of the vector, or None.
+      shares: f32[columns], each update's share of the offsets of those products, or None.
     """
 
     scale: jax.Array
-    candidates: jax.Array
+    ends: jax.Array
     weights: jax.Array | None = None
-    share: jax.Array | None = None
-    ends: jax.Array | None = None
+    shares: jax.Array | None = None
 
 
 @dataclass(frozen=True)
 class FreshDraws:
-    """A new vector for every seat of every trial. Occupants are seat numbers; the last two are the candidates."""
+    """A new vector for every seat of every trial. Occupants are seat numbers; the last ones are the candidates."""
 
     law: Law
     noise_terms: int
@@ -56,20 +56,21 @@ class FreshDraws:
         del params, ticket
         return jnp.arange(self.noise_terms, dtype=jnp.int32)[None, :]
 
-    def target(self, params: FreshParams, ticket: Ticket, bit) -> jax.Array:
+    def target(self, params: FreshParams, ticket: Ticket, pair: int, bit) -> jax.Array:
         """The candidate that the bit chooses: i32[1, 1]."""
         del params, ticket
-        return jnp.full((1, 1), self.noise_terms + bit, jnp.int32)
+        return jnp.full((1, 1), self.noise_terms + 2 * pair + bit, jnp.int32)
 
     def update(self, params: FreshParams, ticket: Ticket, who) -> jax.Array:
-        """The seat's vector, f32[dim], or its product with the weights, f32[1]."""
-        dim = params.scale.shape[0]
-        fresh = params.scale * self._standard(ticket, who, dim)
+        """The seat's vector, f32[dim], or its products with the weights, f32[columns]."""
+        fresh = params.scale * self._standard(ticket, who, params.scale.shape[0])
         if params.weights is not None:
-            fresh = (jnp.sum(fresh * params.weights) - params.share)[None]
-        ends = params.candidates if params.weights is None else params.ends[:, None]
-        candidate = jnp.where(who == self.noise_terms, ends[0], ends[1])
-        return jnp.where(who < self.noise_terms, fresh, candidate)
+            sums = [jnp.sum(fresh * params.weights[c]) for c in range(params.weights.shape[0])]
+            fresh = jnp.stack(sums) - params.shares
+        end = jnp.where(who == self.noise_terms, params.ends[0], params.ends[1])
+        if params.ends.shape[0] > 2:
+            end = params.ends[jnp.maximum(who - self.noise_terms, 0)]
+        return jnp.where(who < self.noise_terms, fresh, end)
 
     def _standard(self, ticket, who, dim):
         even = dim + dim % 2
@@ -98,34 +99,49 @@ class LawPool:
     scale: np.ndarray
     variance: np.ndarray
 
-    def moments(self) -> Moments:
+    @property
+    def rounds(self) -> int:
+        """One."""
+        return 1
+
+    def affordable(self, noise_terms: int) -> bool:
+        """Always: the moments are known."""
+        del noise_terms
+        return True
+
+    def moments(self, noise_terms: int) -> tuple[Moments, ...]:
         """The exact moments of the sum."""
-        return Moments(np.zeros(self.dim), np.diag(self.noise_terms * self.variance), 0, self.dim, 0.0)
+        covariance = Covariance.diagonal(noise_terms * self.variance)
+        return (Moments(np.zeros(self.dim), covariance, 0, self.dim, 0.0),)
 
-    def load(self, pair: Pair) -> Loaded:
+    def load(self, pairs: Sequence[Pair]) -> Loaded:
         """Whole vectors."""
-        limit = max(_REACH[self.law] * self.scale.max(), np.abs(pair.both).max())
-        return Loaded(self._draws(), FreshParams(*self._arrays(pair)), float(limit), 0.0)
+        ends = np.concatenate([end for pair in pairs for end in (pair.h0, pair.h1)])
+        limit = max(_REACH[self.law] * self.scale.max(), np.abs(ends).max())
+        return Loaded(self._draws(), self._params(ends), float(limit))
 
-    def project(self, pair: Pair, weights: np.ndarray, offset: float) -> Loaded:
-        """The same vectors, from the same words, each reduced to its product with the weights.
+    def project(self, columns: Sequence[Column]) -> Loaded:
+        """The same vectors, from the same words, each reduced to its products with the weights.
 
         The law is continuous, so rounding blurs a score but cannot tell two draws of one total apart.
         """
-        share = offset / (self.noise_terms + 1)
-        length = np.abs(weights).sum() if self.law == "cube" else np.linalg.norm(weights * self.scale)
-        ends = pair.both @ weights - share
-        params = FreshParams(
-            *self._arrays(pair),
-            weights=jnp.asarray(weights, jnp.float32),
-            share=jnp.asarray(share, jnp.float32),
-            ends=jnp.asarray(ends, jnp.float32),
+        weights = np.stack([column.test.weights[0] for column in columns])
+        terms = np.array([column.noise_terms for column in columns])
+        shares = np.array([column.test.offset[0] for column in columns]) / (terms + 1)
+        length = np.abs(weights).sum(1) if self.law == "cube" else np.linalg.norm(weights * self.scale, axis=1)
+        ends = (
+            np.stack([column.pair.both[:, 0] @ weight for column, weight in zip(columns, weights)], axis=1) - shares
         )
-        limit = max(_REACH[self.law] * length + abs(share), np.abs(ends).max())
-        error = 2.0**-21 * (length + abs(share)) + 2.0**-24 * np.abs(ends).max()
-        return Loaded(self._draws(), params, float(limit), float(error))
+        params = self._params(ends, jnp.asarray(weights, jnp.float32), jnp.asarray(shares, jnp.float32))
+        limit = np.maximum(_REACH[self.law] * length + np.abs(shares), np.abs(ends).max(0))
+        error = 2.0**-21 * (length + np.abs(shares)) + 2.0**-24 * np.abs(ends).max(0)
+        return Loaded(self._draws(), params, limit, error, np.sqrt(terms * (weights**2 @ self.variance)))
 
-    def describe(self) -> dict[str, Any]:
+    def disjoint(self, columns: Sequence[Column]) -> list[np.ndarray]:
+        """Nothing is recorded."""
+        return [np.zeros(0) for _ in columns]
+
+    def describe(self, noise_terms: int) -> dict[str, Any]:
         """No pool: the law."""
         law = {
             "gaussian": "Gaussian updates of known covariance",
@@ -133,14 +149,14 @@ class LawPool:
             "cube": "updates uniform in a cube",
             "student_t": f"multivariate Student-t updates with {self.degrees} degrees of freedom",
         }[self.law]
-        text = f"sum of {self.noise_terms:,} independent {law}, drawn afresh in every trial"
-        return {"updates": 0, "clients": self.noise_terms, "replacement": True, "words": text}
+        text = f"sum of {noise_terms:,} independent {law}, drawn afresh in every trial"
+        return {"updates": 0, "clients": noise_terms, "replacement": True, "words": text}
 
     def _draws(self):
         return FreshDraws(self.law, self.noise_terms, self.degrees if self.law == "student_t" else 0)
 
-    def _arrays(self, pair):
-        return jnp.asarray(self.scale, jnp.float32), jnp.asarray(pair.both, jnp.float32)
+    def _params(self, ends, weights=None, shares=None):
+        return FreshParams(jnp.asarray(self.scale, jnp.float32), jnp.asarray(ends, jnp.float32), weights, shares)
 
 
 @recipe
@@ -152,18 +168,18 @@ class Synthetic:
       law: "gaussian" (independent coordinates with variances `spectrum`), "sphere" (uniform on the unit sphere),
         "cube" (uniform in [-1, 1]^dim) or "student_t" (multivariate, unit scale).
       dim: dimension of an update, 1 to 15,000; 2 or more for the sphere.
-      clients: cohort size, the target included, 2 to 10,000.
+      clients: cohort size, the target included, 2 to 10,000; a list of them audits all from the same draws.
       spectrum: variances of the coordinates of the Gaussian law; empty for all ones, else `dim` numbers >= 0.
       degrees: degrees of freedom of the Student-t law, 3 to 1,000.
       pair: "antipodal" (farthest points of the sphere or cube; for the other laws, opposite points of typical
         length on the axis of least variance), "zeroed" (one of them against nothing), or a file with arrays
-        `h0` and `h1`.
+        `h0` and `h1`; a list of them audits all from the same draws.
     """
 
     kind: Literal["synthetic"] = "synthetic"
     law: Law = "sphere"
     dim: int = Field(39, ge=1, le=15_000, description="dimension of an update")
-    clients: int = Field(61, ge=2, le=10_000, description="cohort size, the target included")
+    clients: cohort_field(10_000) = Field(61, description="cohort sizes, the target included")
     spectrum: tuple[float, ...] = Field((), description="variances of the coordinates, empty or dim numbers >= 0")
     degrees: int = Field(5, ge=3, le=1000, description="degrees of freedom of the Student-t law")
     pair: pair_field("antipodal", "zeroed") = "antipodal"
@@ -190,30 +206,33 @@ class Synthetic:
             "cube": np.full(self.dim, 1 / 3),
             "student_t": np.full(self.dim, self.degrees / (self.degrees - 2)),
         }[self.law]
-        pool = LawPool(self.law, self.dim, self.clients - 1, self.degrees, np.sqrt(spectrum), variance)
+        largest = max(several(self.clients)) - 1
+        pool = LawPool(self.law, self.dim, largest, self.degrees, np.sqrt(spectrum), variance)
         return Responses(
             fit=pool,
             certify=pool,
-            choose_pair=lambda moments: self._pair(variance),
+            cohorts=several(self.clients),
+            choose_pairs=lambda moments: tuple(self._pair(name, variance) for name in several(self.pair)),
             real="nothing, every update follows a law",
             knows={"fit_pool": "the two candidates, the protocol, and the exact law of the updates"},
             given="this law",
             structural=lambda pair: self._structural(variance, pair),
         )
 
-    def _pair(self, variance):
-        if self.pair not in ("antipodal", "zeroed"):
-            return explicit_pair(self.pair, self.dim)
+    def _pair(self, name, variance):
+        if name not in ("antipodal", "zeroed"):
+            return explicit_pair(name, 1, self.dim)
         point = np.zeros(self.dim)
         point[np.argmin(np.where(variance > 0, variance, np.inf))] = np.sqrt(variance.sum())
         point = np.ones(self.dim) if self.law == "cube" else point
-        point = point.astype(np.float32)
-        if self.pair == "zeroed":
-            return Pair(np.zeros_like(point), point, "zero-out of a client's update", "a fixed vector and zero")
-        return Pair(-point, point, "replacement of a client's update", "antipodal vectors of the law's support")
+        point = point.astype(np.float32)[None]
+        if name == "zeroed":
+            return replace(zeroed_pair(point), source="a fixed vector and zero")
+        source = "antipodal vectors of the law's support"
+        return Pair("antipodal", -point, point, "replacement of a client's update", source)
 
     def _structural(self, variance, pair):
-        outside = (variance == 0) & (pair.difference != 0)
+        outside = (variance == 0) & (pair.difference[0] != 0)
         if not outside.any():
             return None
         return f"coordinate {int(np.argmax(outside))} of the sum has no variance, and the candidates differ there"
