@@ -78,10 +78,10 @@ def summarise(path, name, rows, trials, models):
     """Median over models and their range, a row per state, partition, pair and cohort."""
     head = (
         f"{name}, softmax, δ = {DELTA:g}, {trials:,} trials a run, {models} initial models (seeds 0 to {models - 1}). "
-        "Certified ε ≥: the median over the models, in brackets the smallest and largest; each is certified in "
-        "its own run, where 95 % confidence covers all 20 cells and both deltas. `*`: in at least one model no error "
-        "of the rarer kind was seen, so the value is limited by the trials. Predicted: the median of the Gaussian "
-        "model, no bound.\n\n"
+        "Certified ε ≥: the median over the models, in brackets the smallest and largest; each holds in its own run, "
+        "where 95 % confidence covers all 20 cells and both deltas. `*`: in at least one model no error of the rarer "
+        "kind was seen, so the value is limited by the trials. Predicted: the median of the Gaussian model, no bound."
+        "\n\n"
     )
     sizes = sorted({row["clients"] for row in rows})
     lines = [

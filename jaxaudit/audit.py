@@ -104,11 +104,6 @@ class Prepared:
         """What was simulated of the protocol, in words: the exact sum if projected, else what the aggregator does."""
         return _EXACT_SUM if self.linear else self.audit.aggregator.words
 
-    @property
-    def tunable(self) -> bool:
-        """Whether settings are left to be chosen on pilot trials."""
-        return any(len(cell.options) > 1 for cell in self.cells)
-
     def settings(self) -> "Prepared":
         """The same audit with every setting of every cell as a cell of its own."""
         cells = [replace(cell, setting=setting) for cell in self.cells for setting in cell.options]

@@ -13,7 +13,7 @@ from .audit import Audit, Cell, Prepared
 from .bounds import Bound, Counts, Event, Plan, Scores, certify, robust_pilot, roc_thresholds
 from .config import Recipe, make_recipe
 from .player import Player, Progress
-from .types import LinearTest, Moments
+from .types import LinearTest, Moments, Pool
 
 # Enough for both tails of a fit, little beside a certifying run.
 _PILOT_SHARE, _PILOT_RANGE = 0.05, (1000, 20_000)
@@ -147,9 +147,8 @@ def run_recipe(recipe: Recipe, *, devices=None, progress: Callable[[str, int], P
     player = Player(tuple(devices or jax.local_devices()), recipe.seed, progress or (lambda name, trials: _silent))
     pilots = int(np.clip(_PILOT_SHARE * recipe.trials, *_PILOT_RANGE))
     started = time.perf_counter()
-    prepared = recipe.audit.prepare(recipe.seed)
-    if prepared.tunable:
-        prepared = _tuned(player, prepared, pilots)
+    untuned = recipe.audit.prepare(recipe.seed)
+    prepared = _tuned(player, untuned, "pilot", pilots)
     game = prepared.game()
     prepared_s = time.perf_counter() - started
 
@@ -167,7 +166,7 @@ def run_recipe(recipe: Recipe, *, devices=None, progress: Callable[[str, int], P
     judged_s = time.perf_counter() - began
     shared = replace(recipe, confidence=confidence)
     off_span = _certify_off_span(player, prepared, truths, verdicts, shared)
-    population = _certify_population(player, prepared, game, pilots, shared)
+    population = _certify_population(player, untuned, pilots, shared)
     cells = [
         Finding(
             cell=cell,
@@ -203,9 +202,12 @@ def _plan(pilot: Scores, trials, deltas, confidence):
     return robust_pilot(pilot, trials, deltas, "pc-cp" if pilot.nested else "union", confidence)
 
 
-def _tuned(player: Player, prepared: Prepared, pilots: int) -> Prepared:
+def _tuned(player: Player, prepared: Prepared, stream: str, pilots: int, pool: Pool | None = None) -> Prepared:
     """Every cell with the setting whose scores are farthest apart on pilot trials, in their standard deviations."""
-    scores = iter(player.scores(prepared.settings().game(), "pilot", pilots))
+    if all(len(cell.options) == 1 for cell in prepared.cells):
+        return prepared
+    every = prepared.settings()
+    scores = iter(player.scores(every.project(pool=pool) if pool else every.game(), stream, pilots))
     cells = []
     for cell in prepared.cells:
         apart = {setting: _separation(next(scores)) for setting in cell.options}
@@ -219,7 +221,7 @@ def _separation(scores: Scores) -> float:
 
 
 def _truths(prepared: Prepared) -> dict[int, Any]:
-    """Moments of the audited pool for every cohort size, where they can be had in about a minute."""
+    """Moments of the audited pool for every cohort size, where they can be had in half a minute."""
     pool = prepared.responses.certify
     sizes = {cell.clients for cell in prepared.cells}
     return {size: pool.moments(size - 1) if pool.affordable(size - 1) else None for size in sizes}
@@ -255,22 +257,25 @@ def _certify_off_span(player, prepared, truths, verdicts, recipe) -> list[tuple[
     return found
 
 
-def _certify_population(player, prepared, game, pilots, recipe) -> list[tuple[Bound, ...]]:
-    """Cohorts of audited clients that share no client, as the only trials; thresholds are chosen on the fit pool."""
+def _certify_population(player, prepared, pilots, recipe) -> list[tuple[Bound, ...]]:
+    """Cohorts of audited clients that share no client, as the only trials of the population's mechanism.
+
+    Everything else comes from the fit pool: weights, settings and thresholds. A server that knows the audited pool
+    has no such row, because its weights were fitted on these very clients.
+    """
     nothing: list[tuple[Bound, ...]] = [()] * len(prepared.cells)
-    if not prepared.responses.fresh or not prepared.linear:
+    if not prepared.responses.fresh or not prepared.linear or prepared.audit.server_knows != "fit_pool":
         return nothing
-    columns = prepared.columns()
-    pilot = player.scores(prepared.project(pool=prepared.responses.fit), "fit", pilots)
-    found = []
-    for column, sums, scores, slack in zip(
-        columns, prepared.responses.certify.disjoint(columns), pilot, game.slack, strict=True
-    ):
+    fit = prepared.responses.fit
+    prepared = _tuned(player, prepared, "fit", pilots, fit)
+    columns, learned, audited = prepared.columns(), prepared.project(pool=fit), prepared.project()
+    pilot, found = player.scores(learned, "fit", pilots), []
+    for number, (column, sums) in enumerate(zip(columns, prepared.responses.certify.disjoint(columns))):
         if not len(sums):
             return nothing
-        ends = [np.vdot(column.test.weights, end) - column.test.offset.sum() for end in column.pair.both]
-        trials = Scores(sums + ends[0] + slack, sums + ends[1] - slack, "disjoint cohorts", scores.nested)
-        plan = _plan(scores, len(sums), recipe.deltas, recipe.confidence)
-        counts = trials.count(plan.thresholds)
+        slack, nested = audited.slack[number], bool(learned.nested[number] and audited.nested[number])
+        h0, h1 = (sums + np.vdot(column.test.weights, end) - column.test.offset.sum() for end in column.pair.both)
+        plan = _plan(replace(pilot[number], nested=nested), len(sums), recipe.deltas, recipe.confidence)
+        counts = Scores(h0 + slack, h1 - slack, "disjoint cohorts", nested).count(plan.thresholds)
         found.append(tuple(certify(plan, counts, delta, recipe.confidence) for delta in recipe.deltas))
     return found

@@ -169,7 +169,7 @@ class Pool(Protocol):
     noise_terms: int
 
     def affordable(self, noise_terms: int) -> bool:
-        """Whether the moments of that many terms can be had in about a minute."""
+        """Whether the moments of that many terms can be had in half a minute."""
 
     def moments(self, noise_terms: int) -> tuple[Moments, ...]:
         """Moments of the sum of the first so many noise terms, round by round."""

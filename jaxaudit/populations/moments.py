@@ -13,8 +13,8 @@ Shrinkage = Literal["ridge", "ledoit_wolf", "oas"]
 # A covariance matrix of this size takes 1.8 GB; larger models are handled by their rows alone.
 _MATRIX_DIM = 15_000
 _ROWS_BYTES = 10 * 2**30
-# Multiplications, and the size of an eigenvalue problem, that take about a minute on two cores.
-_OPERATIONS, _EIGENVALUES = 4e12, 4500
+# Multiplications, and the size of an eigenvalue problem, that take half a minute on two cores.
+_OPERATIONS, _EIGENVALUES = 5e11, 4500
 # Numbers that are read at once.
 _BLOCK = 2**25
 
@@ -67,7 +67,7 @@ class Mixture(NamedTuple):
 
 
 def affordable(source: Source, mixture: Mixture) -> bool:
-    """Whether the moments take about a minute or less, and fit in memory."""
+    """Whether the moments take half a minute or less, and fit in memory."""
     count, smaller = _rows(source, mixture), min(_rows(source, mixture), source.dim)
     return smaller <= _EIGENVALUES and count * source.dim * smaller <= _OPERATIONS and _fits(count, source.dim)
 

@@ -121,7 +121,7 @@ class RecordedPool:
         return len(self.sources)
 
     def affordable(self, noise_terms: int) -> bool:
-        """Whether the moments of that many terms can be had in about a minute."""
+        """Whether the moments of that many terms can be had in half a minute."""
         return affordable(self.sources[0], self._mixture(noise_terms))
 
     def moments(self, noise_terms: int) -> tuple[Moments, ...]:
@@ -204,7 +204,10 @@ class RecordedPool:
         }
 
     def _draws(self, pairs):
-        return PoolDraws(self.cohort, self.noise_terms, self.rounds, pairs)
+        cohort = self.cohort
+        if self.stands_in and cohort == "without_replacement" and len(self.sources[0].sizes) < self.noise_terms:
+            cohort = "with_replacement"  # the server has fewer clients of its own than the cohort
+        return PoolDraws(cohort, self.noise_terms, self.rounds, pairs)
 
     def _params(self, rows):
         sizes = np.stack([source.sizes for source in self.sources])
