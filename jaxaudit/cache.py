@@ -104,4 +104,6 @@ def _installation() -> list[str]:
     for source in sorted(package.rglob("*.py")):
         code.update(source.read_bytes())
     libraries = [f"{name} {version(name)}" for name in ("jax", "jaxlib", "numpy", "scipy", "flax", "optax")]
-    return [code.hexdigest(), *libraries, platform.machine(), os.environ.get("JAX_PLATFORMS", "")]
+    import jax  # whoever computes what is worth keeping has imported it already
+
+    return [code.hexdigest(), *libraries, platform.machine(), jax.devices()[0].device_kind]

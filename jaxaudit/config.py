@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import importlib
 import json
-import os
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -201,10 +200,9 @@ def digest(recipe: Recipe) -> str:
     mapping = to_mapping(recipe)
     for field in ("trials", "deltas", "confidence"):
         del mapping[field]
-    named = [
-        v for v in _leaves(mapping) if isinstance(v, str) and (Path(v).suffix or os.sep in v) and Path(v).exists()
-    ]
-    mapping["files"] = [path_sha256(path) for path in named]
+    named = [v for v in _leaves(mapping) if isinstance(v, str) and Path(v).suffix and Path(v).is_file()]
+    folder = mapping["population"].get("path", "")
+    mapping["files"] = [path_sha256(path) for path in named + [folder] * Path(folder).is_dir() if path]
     return hashlib.sha256(json.dumps(mapping, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -1,5 +1,6 @@
 """The user's own recorded updates, from a file or a folder."""
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -49,7 +50,8 @@ class ArraySource:
     @cached_property
     def key(self) -> str:
         """Address of the rows: the files they are in, the layers, and which."""
-        return f"{sorted(self.updates.sha256.values())}/{self.updates.layers}/{self.order.tolist()}"
+        which = hashlib.sha256(self.order.tobytes() + self.sizes.tobytes()).hexdigest()
+        return f"{sorted(self.updates.sha256.values())}/{self.updates.layers}/{which}"
 
     @cached_property
     def edges(self) -> np.ndarray:
@@ -135,6 +137,7 @@ class Arrays:
             cohorts=several(self.clients),
             choose_pairs=partial(self._pairs, target, fit),
             real=f"the updates, as recorded in {updates.source}{cohort}; {updates.flattening}",
+            given="this pool" + ", the recorded course of the model (no trial changes it)" * (len(rounds) > 1),
             knows={
                 "fit_pool": "the two candidates, the protocol, and recorded updates disjoint from the audited by "
                 + apart,

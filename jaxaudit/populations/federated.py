@@ -157,7 +157,8 @@ class Federated:
                 "records of their own",
                 "certify_pool": "the two candidates, the model, the protocol, and every recorded update it audits",
             },
-            real=f"the updates: local training of a flax {self.model} classifier on {data.source}",
+            real=f"the updates: local training of a flax {self.model} classifier on {data.source}; {self._history()}",
+            given="this pool" + ", the recorded course of the model (no trial changes it)" * (len(thetas) > 1),
             fresh=self._fresh(),
             metrics={
                 "dim": float(start.size),
@@ -170,6 +171,13 @@ class Federated:
         """The fields that decide the recorded updates; the others only choose among them."""
         chosen = {"clients": max(several(self.clients)), "pair": None, "fit_updates": None}
         return dataclasses.asdict(self) | chosen
+
+    def _history(self):
+        """Where the audited model comes from, in words."""
+        if not self.rounds:
+            return "the model as initialised"
+        by = "the audited cohort" if self.cohort == "fixed" else "clients that the server learns from"
+        return f"the model after {self.rounds:,} round{'s' * (self.rounds > 1)} of federated averaging by {by}"
 
     def _fresh(self):
         if self.cohort == "fixed" or self.partition != "iid":
