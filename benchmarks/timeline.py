@@ -22,7 +22,10 @@ RECIPE = {
 
 
 def main(trials=1_000_000):
-    rows = ["| run | wall s | prepare s | trials s (first block s) | verdict s | ε ≥ at δ = 1e-3 |", "| --- " * 6 + "|"]
+    rows = [
+        "| run | wall s | prepare s | trials s (first block s) | verdict s | ε ≥ at δ = 1e-3 |",
+        "| --- " * 6 + "|",
+    ]
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"JAXAUDIT_CACHE": str(Path(folder) / "cache")}
         for name in ("first, nothing remembered", "second, remembered"):

@@ -1,9 +1,10 @@
-"""Every test sees eight devices, so that nothing works only because there is one."""
+"""Every test sees eight devices, so that nothing works only because there is one, and no cache of a user's."""
 
 import os
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAXAUDIT_CACHE"] = "off"
 
 import jax
 import numpy as np

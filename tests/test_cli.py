@@ -170,8 +170,8 @@ def test_the_summary_is_strict_json(finished):
     assert odd == []  # NaN and Infinity are no JSON
 
 
-def test_the_summary_is_of_schema_1(summary):
-    assert summary["schema"] == 1
+def test_the_summary_is_of_schema_2(summary):
+    assert summary["schema"] == 2
 
 
 def test_the_verdict_counts_the_updates_of_the_pool(summary):
@@ -262,7 +262,7 @@ def test_report_draws_deleted_figures_again(again):
 
 
 def test_report_prints_what_the_run_printed(finished, again, monkeypatch):
-    monkeypatch.setattr(plots, "draw", lambda run, folder: None)
+    monkeypatch.setattr(plots, "draw", lambda run, folder, cell: None)
     assert ask("report", again).out == finished.answer.out.replace(str(finished.folder), str(again))
 
 
@@ -405,7 +405,7 @@ def test_file_names_are_printed_as_they_are(scores, name):
 )
 def test_list_names_every_part(names):
     answer = ask("list")
-    assert answer.code == 0 and set(names) <= set(re.findall(r"\w+", answer.out))
+    assert answer.code == 0 and set(names) <= set(re.findall(r"[\w/-]+", answer.out))
 
 
 def test_doctor_finds_nothing_bad():
@@ -618,7 +618,7 @@ def test_a_part_beside_the_recipe_is_found_by_the_console_script(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     (summary,) = tmp_path.glob("runs/*/summary.json")
     attack = json.loads(summary.read_text())["recipe"]["attack"]
-    assert attack == {"kind": "beside.Mine", "shrinkage": "ridge", "ridge": 0.5}
+    assert attack == {"kind": "beside.Mine", "shrinkage": "ridge", "ridge": 0.5, "rank": 0}
 
 
 def test_list_names_every_field_of_a_kind_with_default_and_range():

@@ -15,22 +15,34 @@ from jaxaudit import config
 # One legal value for every field of every part, unlike its default wherever there is a choice.
 PARTS = {
     ja.Federated: {
-        "dataset": "digits",
+        "dataset": "mnist",
         "model": "mlp",
         "hidden": 5,
         "clients": 9,
+        "cohort": "without_replacement",
+        "pool_clients": 80,
         "batch_size": 3,
         "local_steps": 2,
         "learning_rate": 0.25,
         "momentum": 0.5,
         "rounds": 0,
+        "audited_rounds": 2,
         "partition": "dirichlet",
         "alpha": 2.0,
         "variants": 7,
         "fit_share": 0.25,
+        "fit_updates": 100,
         "pair": "worst",
     },
-    ja.Arrays: {"path": "mine.npy", "clients": 9, "fit_share": 0.25, "pair": "zeroed"},
+    ja.Arrays: {
+        "path": "mine.npy",
+        "layers": ("dense.*",),
+        "rounds": (3, 4),
+        "clients": (9, 17),
+        "cohort": "fixed",
+        "fit_share": 0.25,
+        "pair": ("zeroed", "worst"),
+    },
     ja.Synthetic: {
         "law": "gaussian",
         "dim": 3,
@@ -40,11 +52,17 @@ PARTS = {
         "pair": "zeroed",
     },
     ja.SecureSum: {},
-    ja.GaussianLRT: {"shrinkage": "oas", "ridge": 0.5},
+    ja.GaussianLRT: {"shrinkage": "oas", "ridge": 0.5, "rank": (3, 0)},
 }
+BUILT_IN = ", ".join(config.built_in())
 PLAN = {"trials": 5000, "seed": 7, "deltas": (0.25, 0.0), "confidence": 0.5}
 # What a field needs beside it to be legal.
-NEEDS = {"spectrum": {"population.law": "gaussian", "population.dim": 3}}
+DRAWN = {"population.cohort": "with_replacement", "population.pool_clients": 100}
+NEEDS = {
+    (ja.Synthetic, "spectrum"): {"population.law": "gaussian", "population.dim": 3},
+    (ja.Federated, "cohort"): DRAWN,
+    (ja.Federated, "pool_clients"): DRAWN,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -218,12 +236,10 @@ def test_the_digest_tells_laws_and_seeds_apart(overrides):
     assert config.digest(config.load("membership", overrides)) != config.digest(config.load("membership"))
 
 
-@pytest.mark.parametrize(
-    "cls, name", [(cls, name) for cls in PARTS for name in PARTS[cls] if name != "dataset"], ids=by_name
-)
+@pytest.mark.parametrize("cls, name", [(cls, name) for cls in PARTS for name in PARTS[cls]], ids=by_name)
 def test_the_digest_changes_with_every_field_of_a_part(cls, name):
     given = {"path": "default.npy"} if cls is ja.Arrays else {}
-    start = chosen(cls, **given) | NEEDS.get(name, {})
+    start = chosen(cls, **given) | NEEDS.get((cls, name), {})
     changed = start | chosen(cls, **{name: PARTS[cls][name]})
     assert config.digest(config.load("membership", changed)) != config.digest(config.load("membership", start))
 
@@ -306,17 +322,17 @@ def test_what_is_no_attack_is_refused_in_one_line(own, kind, words):
         ({"population.learning_rate": 0.0}, ("population.learning_rate is 0.0", "> 0")),
         ({"population.fit_share": 1}, ("population.fit_share is 1", "> 0 and < 1")),
         ({"population.rounds": -1}, ("population.rounds is -1", "≥ 0 and ≤ 100,000")),
-        ({"population.variants": 1}, ("population.variants is 1", "≥ 2 and ≤ 1,000,000")),
+        ({"population.variants": 0}, ("population.variants is 0", "≥ 1 and ≤ 1,000,000")),
+        ({"population.variants": 1}, ("population: variants is 1", 'allowed are 2 or more for cohort = "fixed"')),
         ({"attack.ridge": 0}, ("attack.ridge is 0", "> 0 and ≤ 1,000,000")),
         ({"population.learning_rate": float("nan")}, ("population.learning_rate is nan", "finite", "> 0")),
         ({"attack.ridge": float("inf")}, ("attack.ridge is inf", "finite", "≤ 1,000,000")),
-        ({"population.model": "cnn"}, ("population.model is 'cnn'", "'softmax' or 'mlp'")),
-        ({"population.dataset": "mnist"}, ("population.dataset is 'mnist'", "'digits'")),
+        ({"population.model": "tree"}, ("population.model is 'tree'", "'softmax', 'mlp' or 'cnn'")),
+        ({"population.dataset": "iris"}, ("population.dataset is 'iris'", "'digits', 'mnist'")),
         ({"population.pair": "nearest"}, ("population.pair is 'nearest'", "record, zeroed, random, worst")),
         ({"attack.shrinkage": "lasso"}, ("attack.shrinkage is 'lasso'", "'ridge', 'ledoit_wolf' or 'oas'")),
         ({"server_knows": "all"}, ("server_knows is 'all'", "'fit_pool' or 'certify_pool'")),
         (chosen(ja.Arrays), ("population.path is missing", ".npy, .npz or .safetensors", "--set population.path=")),
-        (chosen(ja.Arrays, path="a.csv"), ("population.path is 'a.csv'", ".npy|.npz|.safetensors")),
         (chosen(ja.Synthetic, degrees=2), ("population.degrees is 2", "≥ 3 and ≤ 1,000")),
         (chosen(ja.Synthetic, spectrum=[1.0]), ("population: spectrum", 'law = "sphere"', "leave it out")),
         (chosen(ja.Synthetic, law="gaussian", spectrum=[1.0]), ("population: spectrum holds 1", "allowed are 39")),
@@ -343,7 +359,7 @@ def test_a_bad_value_is_refused_in_one_line(overrides, words):
 @pytest.mark.parametrize(
     "source, content, words",
     [
-        ("membershop", None, ("'membershop'", "allowed are membership or a file ending in .toml")),
+        ("membershop", None, ("'membershop'", f"allowed are {BUILT_IN} or a file ending in .toml")),
         ("absent.toml", None, ("absent.toml", "not found", "give an existing file")),
         ("mine.toml", b"trials = = 3", ("mine.toml", "not valid TOML", "line 1")),
         ("mine.toml", b"population = 3", ("population is 3", "a table with a kind")),

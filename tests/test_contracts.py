@@ -10,16 +10,19 @@ import pytest
 
 import jaxaudit as ja
 from jaxaudit import config
-from jaxaudit.audit import reveal
 from jaxaudit.bounds import certify, robust_pilot
+from jaxaudit.game import reveal
+from jaxaudit.player import play_block
 from jaxaudit.random import CERTIFY, normals
-from jaxaudit.runner import play_block
 from jaxaudit.types import Ticket
 
 POPULATIONS = {
     "federated": lambda pool: ja.Federated(clients=8, variants=16, rounds=1),
     "several_steps": lambda pool: ja.Federated(clients=8, variants=16, rounds=0, local_steps=3, momentum=0.9),
     "mlp": lambda pool: ja.Federated(clients=8, variants=4, rounds=0, model="mlp", hidden=4, partition="dirichlet"),
+    "drawn_rounds": lambda pool: ja.Federated(
+        clients=8, variants=1, rounds=0, cohort="without_replacement", pool_clients=20, audited_rounds=2
+    ),
     "arrays": lambda pool: ja.Arrays(path=str(pool), clients=10),
     "gaussian": lambda pool: ja.Synthetic(law="gaussian", dim=5, clients=4, spectrum=(1.0, 2.0, 3.0, 4.0, 5.0)),
     "sphere": lambda pool: ja.Synthetic(law="sphere", dim=5, clients=4),
@@ -40,7 +43,7 @@ def views(game, trials=64):
     def one(trial):
         return reveal(game.program, game.params, Ticket(jnp.uint32(0), jnp.uint32(CERTIFY), trial))
 
-    both = jax.jit(jax.vmap(one))(jnp.arange(trials, dtype=jnp.uint32))
+    (both,) = jax.jit(jax.vmap(one))(jnp.arange(trials, dtype=jnp.uint32))
     return tuple(jax.tree.map(lambda leaf, bit=bit: leaf[:, bit], both) for bit in (0, 1))
 
 
@@ -49,7 +52,15 @@ def scores(game, trials=64):
     width = game.program.draws.width(game.params.pool)
     starts = jnp.arange(-(-trials // width), dtype=jnp.uint32) * jnp.uint32(width)
     both = play_block(game.program, mesh, width, game.params, jnp.uint32(0), jnp.uint32(CERTIFY), starts)
+    assert all(s.shape == (len(starts), width, 1) for s in both)
     return [np.asarray(s, np.float64).reshape(-1)[:trials] for s in both]
+
+
+def twin_of(prepared):
+    """The same audit with two equal candidates."""
+    (cell,) = prepared.cells
+    server = replace(cell.server, pair=replace(cell.pair, h1=cell.pair.h0))
+    return replace(prepared, cells=(replace(cell, server=server),))
 
 
 def test_the_bit_is_no_argument_of_the_others(game):
@@ -60,12 +71,12 @@ def test_worlds_differ_by_the_candidates_and_nothing_else(game, strict):
     first, second = views(game.fold())
     moved = np.asarray(second.total, np.float64) - np.asarray(first.total, np.float64)
     size = np.abs(first.total).max() + np.abs(second.total).max()
-    np.testing.assert_allclose(moved, np.broadcast_to(game.pair.difference, moved.shape), atol=4e-7 * size)
+    np.testing.assert_allclose(moved, np.broadcast_to(game.cells[0].pair.difference, moved.shape), atol=4e-7 * size)
     np.testing.assert_array_equal(first.survivors, second.survivors)
 
 
 def test_equal_candidates_give_equal_views(game):
-    twin = replace(game, pair=replace(game.pair, h1=game.pair.h0))
+    twin = twin_of(game)
     for left, right in zip(*views(twin.fold())):
         np.testing.assert_array_equal(left, right)
 
@@ -80,8 +91,7 @@ class NoisySum(ja.SecureSum):
 
 
 def test_noise_by_seat_is_the_same_under_both_bits(game):
-    twin = replace(game, pair=replace(game.pair, h1=game.pair.h0))
-    fold = twin.fold()
+    fold = twin_of(game).fold()
     noisy = replace(fold, program=replace(fold.program, aggregator=NoisySum()))
     first, second = views(noisy)
     np.testing.assert_array_equal(first.total, second.total)
@@ -90,7 +100,7 @@ def test_noise_by_seat_is_the_same_under_both_bits(game):
 
 def test_every_client_is_counted(game):
     first, _ = views(game.fold())
-    assert np.all(first.survivors == game.server.noise_terms + 1)
+    assert np.all(first.survivors == game.cells[0].clients)
 
 
 def test_trials_differ_and_repeat(game):
@@ -101,23 +111,24 @@ def test_trials_differ_and_repeat(game):
 
 def test_projected_scores_equal_those_of_the_whole_sum(game, strict):
     whole, short = scores(game.fold()), scores(game.project())
-    scale = np.std(whole[0]) + np.abs(whole[1] - whole[0]).max() + 1e-5 * game.distance
+    scale = np.std(whole[0]) + np.abs(whole[1] - whole[0]).max() + 1e-5 * game.project().distance[0]
     for left, right in zip(whole, short):
         np.testing.assert_allclose(left, right, atol=2e-4 * scale)
 
 
 def test_projected_trials_are_nested(game):
     h0, h1 = scores(game.project(), trials=8192)
-    assert game.project().nested and np.all(h1 >= h0)
+    assert game.project().nested.all() and np.all(h1 >= h0)
 
 
 def test_moments_are_those_of_the_draws(game):
     """Mean and variance of the projected sum over 8,192 trials against the exact moments."""
     trials = 8192
     h0, _ = scores(game.project(), trials)
-    weights, offset = game.knowledge
-    mean = weights @ (game.truth.mean + game.pair.h0.astype(np.float64)) - offset
-    deviation = np.sqrt(weights @ game.truth.covariance @ weights)
+    (cell,) = game.cells
+    rounds = list(zip(*cell.knowledge, game.responses.certify.moments(cell.server.noise_terms), cell.pair.both[0]))
+    mean = sum(weights @ (truth.mean + h0) - offset for weights, offset, truth, h0 in rounds)
+    deviation = np.sqrt(sum(weights @ truth.covariance.dense() @ weights for weights, _, truth, _ in rounds))
     # Five standard errors for the mean; the variance of heavy-tailed sums varies more, 15 % is over six of them
     # for the Gaussian and bounded laws. False alarm below 1e-6.
     assert abs(h0.mean() - mean) < 5 * deviation / np.sqrt(trials) + 1e-5 * abs(mean)
@@ -176,9 +187,7 @@ def test_audits_that_differ_only_in_numbers_share_one_compilation():
 
 
 def test_equal_candidates_certify_nothing(small):
-    prepared = small.prepare(0)
-    twin = replace(prepared, pair=replace(prepared.pair, h1=prepared.pair.h0))
-    h0, h1 = scores(twin.project(), 8192)
+    h0, h1 = scores(twin_of(small.prepare(0)).project(), 8192)
     pilot, fresh = (ja.bounds.Scores(h0[part], h1[part], str(part)) for part in (slice(1000), slice(1000, None)))
     plan = robust_pilot(pilot, 7192, [1e-3])
     assert certify(plan, fresh.count(plan.thresholds), 1e-3).epsilon == 0

@@ -49,7 +49,9 @@ def axes():
 
 
 def changed(run, **summary):
-    return replace(run, summary=run.summary | summary)
+    """A run of one cell, with another summary."""
+    (cell,) = run.cells
+    return replace(run, summary=run.summary | summary, cells=(replace(cell, summary=cell.summary | summary),))
 
 
 def printed(*what):
@@ -160,30 +162,30 @@ def test_a_prediction_that_is_infinite_is_left_out(run):
 @pytest.mark.parametrize("curve", CURVES)
 def test_a_figure_is_drawn_on_the_given_axes(run, axes, curve):
     open_before = plt.get_fignums()
-    assert curve(axes[0], run) is axes[0]
+    assert curve(axes[0], run.headline) is axes[0]
     assert axes[0].lines and not axes[1].lines
     assert plt.get_fignums() == open_before
 
 
 @pytest.mark.parametrize("curve", CURVES)
 def test_a_figure_names_its_axes_and_its_curves(run, axes, curve):
-    curve(axes[0], run)
+    curve(axes[0], run.headline)
     assert axes[0].get_title() and axes[0].get_xlabel() and axes[0].get_ylabel() and axes[0].get_legend()
 
 
 def test_the_spectrum_is_drawn_on_the_given_axes(run, axes):
-    assert plots.noise_spectrum(axes, run) is axes
+    assert plots.noise_spectrum(axes, run.headline) is axes
     assert [len(axis.lines) for axis in axes] == [2, 1]
 
 
 def test_the_spectrum_names_its_axes(run, axes):
-    upper, lower = plots.noise_spectrum(axes, run)
+    upper, lower = plots.noise_spectrum(axes, run.headline)
     assert upper.get_title() and upper.get_ylabel() and lower.get_ylabel() and lower.get_xlabel()
 
 
 @pytest.mark.parametrize("curve", [plots.roc, plots.tradeoff_curve])
 def test_the_band_contains_the_measured_curve(run, axes, curve):
-    curve(axes[0], run)
+    curve(axes[0], run.headline)
     (band,) = axes[0].collections
     edge = band.get_paths()[0].vertices
     (measured,) = (line for line in axes[0].lines if line.get_label() == "measured")
@@ -197,7 +199,7 @@ def test_the_band_contains_the_measured_curve(run, axes, curve):
 
 
 def test_the_certified_curve_stays_below_its_ceiling(run, axes):
-    plots.privacy(axes[0], run)
+    plots.privacy(axes[0], run.headline)
     ceiling, certified = (
         next(line.get_ydata() for line in axes[0].lines if line.get_label().startswith(words))
         for words in ("ceiling", "certified ≥, all")
@@ -206,7 +208,7 @@ def test_the_certified_curve_stays_below_its_ceiling(run, axes):
 
 
 def test_the_privacy_figure_marks_the_rows_of_the_table(run, axes):
-    plots.privacy(axes[0], run)
+    plots.privacy(axes[0], run.headline)
     (marks,) = (line for line in axes[0].lines if "the table" in line.get_label())
     rows = [(row["delta"], row["epsilon_lower"]) for row in run.summary["bounds"] if row["delta"] > 0]
     assert list(zip(*marks.get_data())) == rows
@@ -214,26 +216,27 @@ def test_the_privacy_figure_marks_the_rows_of_the_table(run, axes):
 
 @pytest.mark.parametrize("curve", CURVES)
 def test_nothing_is_predicted_where_no_model_predicts(run, axes, curve):
-    curve(axes[0], changed(run, distance=None))
+    curve(axes[0], changed(run, distance=None).headline)
     assert not [line for line in axes[0].lines if "prediction" in line.get_label()]
 
 
 @pytest.mark.parametrize("curve", CURVES)
 def test_no_figure_rounds_the_confidence_up(run, axes, curve):
-    curve(axes[0], changed(run, confidence=0.999))
+    curve(axes[0], changed(run, confidence=0.999).headline)
     texts = [text.get_text() for text in axes[0].get_legend().get_texts()]
     assert not [text for text in texts if "100%" in text]
 
 
 def test_a_large_distance_can_be_drawn(run, axes):
-    plots.privacy(axes[0], changed(run, distance=60.0))
+    plots.privacy(axes[0], changed(run, distance=60.0).headline)
     (predicted,) = (line.get_ydata() for line in axes[0].lines if "prediction" in line.get_label())
     assert np.isfinite(predicted).all() and predicted.min() > 1000
 
 
 def test_equal_candidates_have_a_spectrum(run, axes):
-    nothing = {name: run.spectrum[name] * 0 for name in ("energy", "separation")}
-    plots.noise_spectrum(axes, replace(run, spectrum=run.spectrum | nothing))
+    spectrum = run.headline.spectrum
+    nothing = {name: spectrum[name] * 0 for name in ("energy", "separation", "shift")}
+    plots.noise_spectrum(axes, replace(run.headline, spectrum=spectrum | nothing))
     assert np.isfinite(np.concatenate([line.get_ydata() for line in axes[1].lines] or [[0]])).all()
 
 

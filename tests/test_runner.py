@@ -11,8 +11,9 @@ from reference import discrete_epsilon
 from scipy import stats
 
 import jaxaudit as ja
-from jaxaudit import runner
-from jaxaudit.audit import play
+from jaxaudit import player
+from jaxaudit.game import play
+from jaxaudit.player import Player
 from jaxaudit.random import CERTIFY
 from jaxaudit.types import Ticket
 
@@ -33,7 +34,8 @@ class FoldedLRT:
         return None
 
     def calibrate(self, server, moments):
-        return ja.GaussianLRT().calibrate(server, moments)
+        (test,) = ja.GaussianLRT().options(server, moments).values()
+        return test
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,10 @@ def projected(pool_file):
     )
 
 
+def silent(name, trials):
+    return lambda done: None
+
+
 def counted(audit, devices=EIGHT, trials=TRIALS, seed=0):
     return ja.run(audit, trials=trials, seed=seed, deltas=[1e-2], devices=devices)
 
@@ -57,7 +63,7 @@ def counted(audit, devices=EIGHT, trials=TRIALS, seed=0):
 @pytest.mark.parametrize("path", ["projected", "folded"])
 def test_counts_do_not_depend_on_devices(path, request):
     audit = request.getfixturevalue(path)
-    one, eight = counted(audit, ONE).counts, counted(audit, EIGHT).counts
+    one, eight = (counted(audit, devices).headline.counts for devices in (ONE, EIGHT))
     np.testing.assert_array_equal(one.thresholds, eight.thresholds)
     np.testing.assert_array_equal(one.errors_h0, eight.errors_h0)
     np.testing.assert_array_equal(one.errors_h1, eight.errors_h1)
@@ -67,9 +73,9 @@ def test_counts_do_not_depend_on_devices(path, request):
 @pytest.mark.parametrize("launch", [1, 20_000])
 def test_counts_do_not_depend_on_blocks(path, launch, request, monkeypatch):
     audit = request.getfixturevalue(path)
-    usual = counted(audit, ONE).counts
-    monkeypatch.setattr(runner, "_LAUNCH", launch)
-    other = counted(audit, ONE).counts
+    usual = counted(audit, ONE).headline.counts
+    monkeypatch.setattr(player, "_LAUNCH", launch)
+    other = counted(audit, ONE).headline.counts
     np.testing.assert_array_equal(usual.errors_h0, other.errors_h0)
     np.testing.assert_array_equal(usual.errors_h1, other.errors_h1)
 
@@ -78,44 +84,43 @@ def test_one_trial_can_be_replayed_alone(projected):
     game = projected.prepare(0).project()
     mesh = jax.make_mesh((1,), ("trials",), (jax.sharding.AxisType.Auto,), devices=ONE)
     width = game.program.draws.width(game.params.pool)
-    block = runner.play_block(
+    block = player.play_block(
         game.program, mesh, width, game.params, jnp.uint32(0), jnp.uint32(CERTIFY), jnp.zeros(1, jnp.uint32)
     )
     alone = play(game.program, game.params, Ticket(jnp.uint32(0), jnp.uint32(CERTIFY), jnp.uint32(777)))
-    assert [float(score) for score in alone] == [float(scores[0, 777]) for scores in block]
+    assert [score.shape for score in alone] == [(1,), (1,)]
+    assert [float(score[0]) for score in alone] == [float(scores[0, 777, 0]) for scores in block]
 
 
 def test_seed_and_trials_are_all_that_decides(projected):
     first, again, other = (counted(projected, seed=seed) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first.counts.errors_h0, again.counts.errors_h0)
+    errors = [result.headline.counts.errors_h0 for result in (first, again, other)]
+    np.testing.assert_array_equal(errors[0], errors[1])
     assert first.bounds == again.bounds
-    assert not np.array_equal(first.counts.errors_h0, other.counts.errors_h0)
+    assert not np.array_equal(errors[0], errors[2])
 
 
 def test_every_trial_is_counted_once(projected):
-    player = runner._Player(tuple(EIGHT), 0, lambda name, trials: lambda done: None)
-    counts = player.count(projected.prepare(0).game(), "certify", TRIALS, [-1e9, 1e9])
+    (counts,) = Player(EIGHT, 0, silent).count(projected.prepare(0).game(), "certify", TRIALS, [[-1e9, 1e9]])
     assert counts.trials_h0 == counts.trials_h1 == TRIALS
     assert counts.errors_h0.tolist() == [TRIALS, 0] and counts.errors_h1.tolist() == [0, TRIALS]
 
 
 def test_pilot_and_certificate_come_from_different_streams(projected):
-    result = counted(projected)
+    result = counted(projected).headline
     assert (result.plan.stream, result.counts.stream) == ("0/pilot", "0/certify")
 
 
 def test_paths_choose_their_method(projected, folded):
-    assert counted(projected).plan.method == "pc-cp"
-    assert counted(folded).plan.method == "union"
+    assert counted(projected).headline.plan.method == "pc-cp"
+    assert counted(folded).headline.plan.method == "union"
 
 
 def test_projected_and_folded_audits_agree(projected, folded):
     """Same tickets, same draws: the same counts but for scores within rounding of a threshold."""
     short, whole = counted(projected), counted(folded)
-    fine = short.counts
-    game = folded.prepare(0).game()
-    player = runner._Player(tuple(ONE), 0, lambda name, trials: lambda done: None)
-    again = player.count(game, "certify", TRIALS, fine.thresholds)
+    fine = short.headline.counts
+    (again,) = Player(ONE, 0, silent).count(folded.prepare(0).game(), "certify", TRIALS, [fine.thresholds])
     assert np.abs(fine.errors_h0 - again.errors_h0).max() <= 2
     assert np.abs(fine.errors_h1 - again.errors_h1).max() <= 2
     assert whole.bounds[0].epsilon <= short.bounds[0].epsilon + 0.1
@@ -130,12 +135,12 @@ def test_projected_and_folded_sums_of_integers_are_equal_to_the_bit(tmp_path):
         aggregator=ja.SecureSum(),
         attack=ja.GaussianLRT(),
     ).prepare(0)
-    test = ja.LinearTest(np.array([1.0, -2.0, 3.0, 0.0, 5.0, -1.0]), np.float64(0))
-    test = test if test.weights @ prepared.pair.difference >= 0 else test._replace(weights=-test.weights)
-    prepared = replace(prepared, knowledge=test)
-    fold, projected = prepared.fold(), replace(prepared.project(), slack=0.0)
-    player = runner._Player(tuple(EIGHT), 5, lambda name, trials: lambda done: None)
-    whole, short = (player.scores(game, "certify", 20_000) for game in (fold, projected))
+    (cell,) = prepared.cells
+    test = ja.LinearTest(np.array([[1.0, -2.0, 3.0, 0.0, 5.0, -1.0]]), np.zeros(1))
+    test = test if np.vdot(test.weights, cell.pair.difference) >= 0 else test._replace(weights=-test.weights)
+    prepared = replace(prepared, cells=(replace(cell, options={"": test}, setting=""),))
+    fold, projected = prepared.fold(), replace(prepared.project(), slack=np.zeros(1))
+    (whole,), (short,) = (Player(EIGHT, 5, silent).scores(game, "certify", 20_000) for game in (fold, projected))
     np.testing.assert_array_equal(whole.h0, short.h0)
     np.testing.assert_array_equal(whole.h1, short.h1)
 
@@ -162,8 +167,8 @@ def test_bounds_on_a_lattice_stay_below_the_truth(tmp_path, attack):
     exceeded = 0
     for seed in range(20):
         result = ja.run(audit, trials=20_000, seed=seed, deltas=[1e-2])
-        source = result.prepared.responses.certify.source
-        rate = np.mean(source.matrix[source.rows] > 0)
+        (source,) = result.prepared.responses.certify.sources
+        rate = np.mean(source.rows(0, len(source.sizes)) > 0)
         exceeded += result.bounds[0].epsilon > lattice_epsilon(20, rate, 1e-2)
     assert exceeded <= 4
 
@@ -218,7 +223,7 @@ def sphere():
 
 def test_sphere_has_its_known_distance(sphere):
     assert (
-        sphere.prepared.distance
+        sphere.headline.distance
         == pytest.approx(ja.bounds.sphere_distance(39, 60), rel=1e-6)
         == pytest.approx(1.6125, abs=5e-5)
     )
@@ -226,7 +231,7 @@ def test_sphere_has_its_known_distance(sphere):
 
 def test_sphere_errs_as_often_as_theory_says(sphere):
     """Balanced error inside its Clopper-Pearson interval around Φ(-Δ/2), by linear interpolation at score 0."""
-    counts = sphere.counts
+    counts = sphere.headline.counts
     error = float(ja.bounds.balanced_error(ja.bounds.sphere_distance(39, 60)))
     for errors in (counts.errors_h0, counts.errors_h1):
         at_zero = round(float(np.interp(0.0, counts.thresholds, errors)))

@@ -4,9 +4,22 @@ import numpy as np
 import pytest
 
 import jaxaudit as ja
+from jaxaudit.covariance import Covariance
 from jaxaudit.types import Moments, Pair, Server
 
 RNG = np.random.default_rng(0)
+
+
+def pair_of(h0, h1):
+    """Two candidates for one round."""
+    return Pair("test", *(np.float32(sent)[None] for sent in (h0, h1)), "replace", "test")
+
+
+def calibrated(attack, pair, noise_terms, mean, covariance, samples):
+    """The one test of an attack without settings to choose, for one round of known moments."""
+    moments = Moments(mean, Covariance.of_matrix(covariance), samples, len(mean), 0.0)
+    (test,) = attack.options(Server(pair, noise_terms, "all"), [moments]).values()
+    return test
 
 
 def quadratic_scores(totals, mean, covariance, h0, h1):
@@ -25,14 +38,15 @@ def test_projected_scalar_equals_the_quadratic_form(dim):
     updates = RNG.standard_normal((300, dim)) * np.geomspace(1, 0.03, dim)
     mean, covariance = 30 * updates.mean(0), 30 * np.cov(updates.T, bias=True) + 1e-2 * np.eye(dim)
     h0, h1 = (0.3 * RNG.standard_normal(dim) * np.geomspace(1, 0.03, dim) for _ in range(2))
-    pair = Pair(h0.astype(np.float32), h1.astype(np.float32), "replace", "test")
-    test = ja.GaussianLRT(ridge=1e-12).calibrate(Server(pair, 30, "all"), Moments(mean, covariance, 300, dim, 0.0))
+    pair = pair_of(h0, h1)
+    test = calibrated(ja.GaussianLRT(ridge=1e-12), pair, 30, mean, covariance, 300)
+    (weights,), (offset,) = test
     draws = RNG.integers(0, 300, (2000, 30))
-    h0, h1 = pair.h0.astype(np.float64), pair.h1.astype(np.float64)
+    h0, h1 = pair.both[:, 0]
     for sent in (h0, h1):
         whole = quadratic_scores(updates[draws].sum(1) + sent, mean, covariance, h0, h1)
-        scalars = updates @ test.weights
-        short = scalars[draws].sum(1) + sent @ test.weights - test.offset
+        scalars = updates @ weights
+        short = scalars[draws].sum(1) + sent @ weights - offset
         scale = np.abs(whole).max()
         np.testing.assert_allclose(short, whole, rtol=0, atol=1e-8 * scale)
         thresholds = np.linspace(whole.min() - 1, whole.max() + 1, 1001)
@@ -41,18 +55,15 @@ def test_projected_scalar_equals_the_quadratic_form(dim):
 
 
 def test_white_noise_gives_the_matched_filter():
-    pair = Pair(np.zeros(3, np.float32), np.array([1, 2, 2], np.float32), "replace", "test")
-    test = ja.GaussianLRT(ridge=1e-12).calibrate(
-        Server(pair, 1, "all"), Moments(np.ones(3), 4 * np.eye(3), 10, 3, 0.0)
-    )
-    np.testing.assert_allclose(test.weights, [0.25, 0.5, 0.5])
-    assert test.offset == pytest.approx(0.25 * 1.5 + 0.5 * 2 + 0.5 * 2)
+    pair = pair_of(np.zeros(3), [1, 2, 2])
+    (weights,), (offset,) = calibrated(ja.GaussianLRT(ridge=1e-12), pair, 1, np.ones(3), 4 * np.eye(3), 10)
+    np.testing.assert_allclose(weights, [0.25, 0.5, 0.5])
+    assert offset == pytest.approx(0.25 * 1.5 + 0.5 * 2 + 0.5 * 2)
 
 
 def test_noise_without_variance_is_refused():
-    pair = Pair(np.zeros(3, np.float32), np.ones(3, np.float32), "replace", "test")
     with pytest.raises(ValueError, match="fit pool has no variance"):
-        ja.GaussianLRT().calibrate(Server(pair, 1, "all"), Moments(np.zeros(3), np.zeros((3, 3)), 10, 3, 0.0))
+        calibrated(ja.GaussianLRT(), pair_of(np.zeros(3), np.ones(3)), 1, np.zeros(3), np.zeros((3, 3)), 10)
 
 
 def audit_of(updates, tmp_path, clients=41, knows="fit_pool", pair="random", ridge=1e-6):
@@ -63,6 +74,12 @@ def audit_of(updates, tmp_path, clients=41, knows="fit_pool", pair="random", rid
         attack=ja.GaussianLRT(ridge=ridge),
         server_knows=knows,
     )
+
+
+def distance_of(audit):
+    """Separation of the two score laws of a prepared audit, from the exact moments of the audited pool."""
+    (distance,) = audit.prepare(0).project().distance
+    return distance
 
 
 def on_sphere(size, dim):
@@ -80,9 +97,7 @@ def test_only_a_server_that_knows_the_pool_sees_it_inflated(tmp_path, ratio):
     np.savez(tmp_path / "pair.npz", h0=-pair, h1=pair)
     truth = ja.bounds.sphere_distance(dim, 40)
     distance = {
-        knows: audit_of(on_sphere(size, dim), tmp_path, knows=knows, pair=str(tmp_path / "pair.npz"))
-        .prepare(0)
-        .distance
+        knows: distance_of(audit_of(on_sphere(size, dim), tmp_path, knows=knows, pair=str(tmp_path / "pair.npz")))
         for knows in ("fit_pool", "certify_pool")
     }
     inflated = truth / np.sqrt(1 - 1 / ratio)
@@ -95,17 +110,17 @@ def test_only_a_server_that_knows_the_pool_sees_it_inflated(tmp_path, ratio):
 
 def test_leakage_falls_with_clients_and_the_worst_pair_is_worst(tmp_path):
     updates = on_sphere(1000, 10)
-    by_clients = [audit_of(updates, tmp_path, clients=n).prepare(0).distance for n in (11, 41, 161)]
+    by_clients = [distance_of(audit_of(updates, tmp_path, clients=n)) for n in (11, 41, 161)]
     assert by_clients[0] > by_clients[1] > by_clients[2]
-    by_pair = {pair: audit_of(updates, tmp_path, pair=pair).prepare(0).distance for pair in ("random", "worst")}
+    by_pair = {pair: distance_of(audit_of(updates, tmp_path, pair=pair)) for pair in ("random", "worst")}
     assert by_pair["worst"] > by_pair["random"]
 
 
 @pytest.mark.parametrize("shrinkage", ["ridge", "ledoit_wolf", "oas"])
 def test_every_shrinkage_finds_most_of_a_well_sampled_distance(tmp_path, shrinkage):
     audit = audit_of(on_sphere(4000, 10), tmp_path)
-    exact = audit.prepare(0).distance
+    exact = distance_of(audit)
     shrunk = ja.Audit(
         population=audit.population, aggregator=audit.aggregator, attack=ja.GaussianLRT(shrinkage=shrinkage)
     )
-    assert shrunk.prepare(0).distance == pytest.approx(exact, rel=0.01)
+    assert distance_of(shrunk) == pytest.approx(exact, rel=0.01)

@@ -1,10 +1,12 @@
 """Perfect distinguishability: three verdicts at any scale of the updates, and a certificate beside the words."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import jaxaudit as ja
-from jaxaudit.attacks.span import judge, spectrum
+from jaxaudit.attacks.span import judge
 from jaxaudit.types import Pair
 
 DIM = 40
@@ -20,7 +22,8 @@ def judged(tmp_path, updates, h0, h1, scale=1.0, clients=11):
         attack=ja.GaussianLRT(),
     )
     prepared = audit.prepare(0)
-    return audit, judge(spectrum(prepared.truth), prepared.truth, prepared.pair)
+    truth = prepared.responses.certify.moments(clients - 1)
+    return audit, judge(truth, prepared.cells[0].pair)
 
 
 def low_rank(rank, size=400):
@@ -72,10 +75,9 @@ def test_a_weak_direction_that_hides_the_pair_is_no_perfect_distinguisher(tmp_pa
 def test_a_known_law_is_believed_however_uneven():
     population = ja.Synthetic(law="gaussian", dim=2, clients=5, spectrum=(1.0, 1e-14), pair="antipodal")
     responses = population.respond(0, None)
-    moments = responses.certify.moments()
-    h1 = np.float32([0, 1e-7])
-    pair = Pair(np.zeros(2, np.float32), h1, "replace", "test")
-    assert judge(spectrum(moments), moments, pair, responses.structural(pair)).kind == "in span"
+    h1 = np.float32([[0, 1e-7]])
+    pair = Pair("test", np.zeros((1, 2), np.float32), h1, "replace", "test")
+    assert judge(responses.certify.moments(4), pair, responses.structural(pair)).kind == "in span"
 
 
 def test_held_out_and_in_pool_candidates_get_the_same_verdict_when_the_pool_is_large(tmp_path):
@@ -88,11 +90,11 @@ def test_held_out_and_in_pool_candidates_get_the_same_verdict_when_the_pool_is_l
 def test_structural_verdict_comes_from_the_law():
     population = ja.Synthetic(law="gaussian", dim=3, clients=5, spectrum=(0.0, 1.0, 1.0))
     responses = population.respond(0, None)
-    pair = responses.choose_pair(responses.certify.moments())
-    moved = type(pair)(pair.h0, pair.h0 + np.float32([1, 0, 0]), "replace", "test")
+    moments = responses.certify.moments(4)
+    (pair,) = responses.choose_pairs(moments)
+    moved = replace(pair, h1=pair.h0 + np.float32([1, 0, 0]))
     assert responses.structural(pair) is None
-    moments = responses.certify.moments()
-    verdict = judge(spectrum(moments), moments, moved, responses.structural(moved))
+    verdict = judge(moments, moved, responses.structural(moved))
     assert verdict.kind == "structural" and "coordinate 0 of the sum has no variance" in verdict.words
 
 
@@ -101,11 +103,11 @@ def test_off_span_score_is_certified_to_its_ceiling_on_fresh_trials(tmp_path, sc
     updates, basis = low_rank(15)
     h1 = updates[0] + 0.05 * np.linalg.norm(updates[0]) * basis[:, 30]
     audit, _ = judged(tmp_path, updates, updates[0], h1, scale)
-    (bound,) = ja.run(audit, trials=5000, deltas=[1e-3]).off_span
+    (bound,) = ja.run(audit, trials=5000, deltas=[1e-3]).headline.off_span
     assert bound.errors_h0 == bound.errors_h1 == 0 and bound.censored
 
 
 def test_no_off_span_certificate_without_an_off_span_part(tmp_path):
     updates, _ = low_rank(15)
     audit, _ = judged(tmp_path, updates, updates[0], updates[1])
-    assert ja.run(audit, trials=5000, deltas=[1e-3]).off_span == ()
+    assert ja.run(audit, trials=5000, deltas=[1e-3]).headline.off_span == ()

@@ -7,9 +7,7 @@ import optax
 import pytest
 
 import jaxaudit as ja
-from jaxaudit import datasets
 from jaxaudit.models import LocalTraining, Softmax
-from jaxaudit.populations.partition import deal
 
 
 def softmax_gradient(theta, inputs, labels):
@@ -22,54 +20,65 @@ def softmax_gradient(theta, inputs, labels):
     return np.concatenate([error.sum(0), (inputs.T @ error).reshape(-1)])
 
 
+def learning(source):
+    """Parameters, inputs as vectors, and labels of what a source trains on, in float64."""
+    theta, inputs, labels = map(np.asarray, source.model)
+    return np.float64(theta), np.float64(inputs).reshape(len(inputs), -1), labels
+
+
 def parts(responses):
-    return responses.certify.source, responses.fit.source
+    """The target, the audited others, and those that the server learns from, in the first audited round."""
+    target, *_ = responses.choose_pairs.args
+    return target[0], responses.certify.sources[0], responses.fit.sources[0]
 
 
 def test_recorded_updates_are_gradients_of_the_loss(prepared):
-    audited, _ = parts(prepared.responses)
-    theta = np.asarray(audited.model.theta, np.float64)
-    batches = audited.batches(jax.random.fold_in(audited.key, 3), jnp.asarray(audited.records[3]))
-    rows = audited.chunks(3)[0]
+    _, audited, _ = parts(prepared.responses)
+    theta, inputs, labels = learning(audited)
+    batches = audited.batches(jax.random.fold_in(audited.key_batches, 3), jnp.asarray(audited.records[3]))
+    rows = audited.rows(3, 4)
+    assert len(rows) == len(batches) == 16
     for row, batch in zip(rows[:4], np.asarray(batches)[:4, 0]):
-        gradient = softmax_gradient(theta, np.float64(audited.model.inputs[batch]), audited.model.labels[batch])
+        gradient = softmax_gradient(theta, inputs[batch], labels[batch])
         np.testing.assert_allclose(row, -0.5 * gradient, atol=2e-6)
 
 
 def test_the_record_pair_differs_by_one_record(prepared):
-    audited, learned = parts(prepared.responses)
-    words = [int(word) for word in prepared.pair.source.replace(",", "").split() if word.isdigit()]
-    record, substitute = words
-    theta = np.asarray(audited.model.theta, np.float64)
-    inputs, labels = np.float64(audited.model.inputs), np.asarray(audited.model.labels)
+    target, _, learned = parts(prepared.responses)
+    pair = prepared.cells[0].pair
+    record, substitute = [int(word) for word in pair.source.replace(",", "").split() if word.isdigit()]
+    theta, inputs, labels = learning(target)
     each = [softmax_gradient(theta, inputs[[i]], labels[[i]]) for i in (record, substitute)]
-    np.testing.assert_allclose(prepared.pair.difference, -0.5 * (each[1] - each[0]) / 8, atol=2e-6)
-    assert record in audited.records[0] and substitute in learned.records
+    np.testing.assert_allclose(pair.difference[0], -0.5 * (each[1] - each[0]) / 8, atol=2e-6)
+    assert record in target.records[0] and substitute in learned.records
 
 
 def test_pools_share_no_record_and_nobody_draws_from_the_target(prepared):
-    audited, learned = parts(prepared.responses)
-    assert not set(audited.records.ravel()) & set(learned.records.ravel())
-    assert 0 not in prepared.responses.certify.seats
-    assert len(set(audited.records.ravel())) == audited.records.size
+    sources = parts(prepared.responses)
+    assert [len(source.records) for source in sources] == [1, 7, 8]
+    records = np.concatenate([source.records.ravel() for source in sources])
+    assert len(set(records.tolist())) == records.size
 
 
 def test_a_batch_holds_no_record_twice(prepared):
-    audited, _ = parts(prepared.responses)
-    batches = np.asarray(audited.batches(audited.key, jnp.asarray(audited.records[1])))
+    _, audited, _ = parts(prepared.responses)
+    batches = audited.drawn(1)
+    assert batches.shape == (16, 1, 8)
     assert all(len(set(batch)) == 8 for batch in batches.reshape(-1, 8))
     assert set(batches.ravel()) <= set(audited.records[1].tolist())
 
 
+@pytest.mark.parametrize("directions", [1, 3])
 @pytest.mark.parametrize("numbers", [{}, {"local_steps": 3, "momentum": 0.9}, {"model": "mlp", "hidden": 4}])
-def test_projection_equals_the_product_of_the_whole_update(numbers):
+def test_projection_equals_the_product_of_the_whole_update(numbers, directions):
     responses = ja.Federated(clients=8, variants=4, rounds=0, **numbers).respond(0, None)
-    source = responses.certify.source
-    weights = np.random.default_rng(0).standard_normal(source.dim)
-    whole = np.concatenate([source.chunks(group)[0] for group in range(8)]).astype(np.float64)
+    (source,) = responses.certify.sources
+    weights = np.random.default_rng(0).standard_normal((directions, source.dim))
+    whole = source.rows(0, 7).astype(np.float64)
     scalars, error = source.project(weights)
-    np.testing.assert_allclose(scalars, whole @ weights, rtol=0, atol=2e-6 * np.linalg.norm(weights))
-    assert np.abs(scalars - whole @ weights).max() <= error
+    atol = 2e-6 * np.linalg.norm(weights, axis=1)
+    np.testing.assert_array_less(np.abs(scalars - whole @ weights.T), np.broadcast_to(atol, scalars.shape))
+    assert np.all(np.abs(scalars - whole @ weights.T).max(0) <= error)
 
 
 def test_local_training_is_optax_sgd():
@@ -97,37 +106,13 @@ def test_federated_averaging_learns():
     assert start["test_accuracy"] < 0.3 and trained["test_accuracy"] > 0.85
 
 
-@pytest.mark.parametrize("concentration", [None, 0.1, 100.0])
-def test_dealing_is_even_and_distinct(concentration):
-    labels = datasets.load("digits").labels
-    dealt = deal(labels, 20, concentration, jax.random.key(0))
-    assert dealt.shape == (20, len(labels) // 20)
-    assert len(np.unique(dealt)) == dealt.size
-
-
-def test_small_concentration_makes_clients_uneven():
-    labels = datasets.load("digits").labels
-    classes = [
-        np.mean([len(np.unique(labels[client])) for client in deal(labels, 60, concentration, jax.random.key(0))])
-        for concentration in (0.05, 1.0, None)
-    ]
-    assert classes[0] < classes[1] < classes[2]
-
-
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ({"clients": 600}, "batch_size is 8, but population.clients = 600 share"),
+        ({"clients": 600}, "population.batch_size is 8, but 600 clients share"),
         ({"batch_size": 100}, "allowed are batches of 1 to 13: use fewer clients"),
     ],
 )
 def test_too_few_records_are_refused(numbers, message):
     with pytest.raises(ValueError, match=message):
         ja.Federated(**numbers).respond(0, None)
-
-
-def test_digits_are_what_scikit_learn_ships():
-    data = datasets.load("digits")
-    assert data.inputs.shape == (1797, 64) and data.inputs.min() == 0 and data.inputs.max() == 1
-    assert np.bincount(data.labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
-    assert data.sha256 == datasets.load("digits").sha256
