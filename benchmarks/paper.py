@@ -12,6 +12,7 @@ import math
 import sys
 from pathlib import Path
 
+import jax
 import matplotlib
 
 matplotlib.use("Agg")
@@ -78,7 +79,8 @@ def table(path, runs):
 def summarise(path, name, rows, trials, models):
     """Median over models and their range, a row per state, partition, pair and cohort."""
     head = (
-        f"{name}, softmax, δ = {DELTA:g}, {trials:,} trials a run, {models} initial models (seeds 0 to {models - 1}). "
+        f"{name}, softmax, δ = {DELTA:g}, {trials:,} trials a run, {models} initial models (seeds from 0), "
+        f"{jax.devices()[0].device_kind}, jax {jax.__version__}. "
         "Certified ε ≥: the median over the models, in brackets the smallest and largest; each holds in its own "
         "run, where 95 % confidence covers all 20 cells and both deltas. `*`: in at least one model no error of the "
         "rarer kind was seen, so the value is limited by the trials. Predicted: the median of the Gaussian model, no "
@@ -159,11 +161,12 @@ def against_clients(path, name, rows, trials):
                 )
             ceiling = found[0]["epsilon_ceiling"]
             ax.axhline(ceiling, color=plots.CEILING, ls=":", label=f"ceiling of {trials:,} trials")
-            ax.set(xscale="log", yscale="log", ylim=(0.04, 15), title=f"{state} model, {partition} clients")
+            ax.set(xscale="log", yscale="log", ylim=(0.01, 20), title=f"{state} model, {partition} clients")
             ax.set_xticks(sizes, [f"{n:,}" for n in sizes])
             ax.minorticks_off()
-            ax.set_yticks([0.1, 0.3, 1, 3, 10], ["0.1", "0.3", "1", "3", "10"])
-        figure.supxlabel("clients in the cohort")
+            ax.set_yticks([0.01, 0.1, 1, 10], ["0.01", "0.1", "1", "10"])
+        for ax in axes[1]:
+            ax.set_xlabel("clients in the cohort")
         figure.supylabel(f"certified ε ≥ (nats) at δ = {DELTA:g}")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=5)
@@ -192,7 +195,7 @@ def curves(path, name, runs, pair):
             right.plot([1, *curve.fpr, 0], [0, *curve.fnr, 1], color=color, label=f"model {number}")
         left.plot([], [], color=plots.MUTED, ls="--", lw=0.9, label="Gaussian predictions")
         left.plot(deltas, top, color=plots.CEILING, ls=":", label="ceiling")
-        left.set(xscale="log", xlabel="δ", ylabel="ε (nats)", ylim=(0, None), title="Privacy curves")
+        left.set(xscale="log", xlabel="δ", ylabel="ε (nats)", ylim=(0, 1.3 * top.max()), title="Privacy curves")
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
         right.plot([0, 1], [1, 0], color=plots.MUTED, ls=":", label="perfect privacy")
         right.set(xlim=(0, 1), ylim=(0, 1), xlabel="false positive rate", ylabel="false negative rate")

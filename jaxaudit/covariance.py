@@ -4,9 +4,10 @@ Updates of a large model span few directions: n recorded updates in d >> n dimen
 rank n at most, with B f32[n, d]. Its eigenvectors are Bᵀv / √λ for the eigenpairs (λ, v) of the small Gram matrix
 BBᵀ, so they are never stored: d = 1,000,000 with n = 2,000 takes the rows and a 2,000 × 2,000 matrix. By Woodbury
 
-    (Σ + ρI)⁻¹ x = x/ρ + U (1/(λ + ρ) - 1/ρ) Uᵀx,
+    (Σ + ρI)⁻¹ x = (x - UUᵀx) / ρ + U (Uᵀx / (λ + ρ)),
 
-and after one decomposition every ridge ρ and every rank costs two passes over the rows.
+and after one decomposition every ridge ρ and every rank costs a few passes over the rows. (Written as a correction of
+x/ρ it would cancel: seven digits are lost at ρ = 1e-9.)
 """
 
 from dataclasses import dataclass, replace
@@ -17,8 +18,8 @@ from scipy.linalg import eigh
 
 # Columns of wide matrices that are converted to float64 at a time.
 _SLICE = 4096
-# Eigenvalues below this share of the largest are rounding of the Gram matrix.
-_RANK_TOLERANCE = 1e-14
+# Eigenvalues of a Gram matrix below this share of the largest are rounding, and 1/√λ would make much of it.
+_GRAM_TOLERANCE = 1e-14
 
 
 class Directions(Protocol):
@@ -165,57 +166,66 @@ class Covariance:
         return self.solver(vectors)([(slope, ridge, rank)])[0]
 
     def solver(self, vectors: np.ndarray):
-        """`solve` for fixed vectors and a list of (slope, ridge, rank): f64[settings, k, dim], in two passes."""
+        """`solve` for fixed vectors and a list of (slope, ridge, rank): f64[settings, k, dim], in a few passes."""
         vectors = np.asarray(vectors, np.float64)
         coordinates = self.directions.along(vectors)
 
+        off_span = self._off_span(vectors)
+
         def at(settings):
-            corrected = []
+            inside, outside = [], []
             for slope, ridge, rank in settings:
                 gain = slope * self.variances
-                shrunk = -gain / (ridge * (gain + ridge))
-                shrunk[rank or len(shrunk) :] = 0.0
-                corrected.append(coordinates * shrunk)
-            back = self.directions.back(np.concatenate(corrected))
-            ridges = np.array([ridge for _, ridge, _ in settings])[:, None, None]
-            return vectors[None] / ridges + back.reshape(len(settings), *vectors.shape)
+                gain[rank or len(gain) :] = 0.0
+                inside.append(coordinates / (gain + ridge))
+                outside.append(off_span / ridge)
+            back = self.directions.back(np.concatenate(inside))
+            return np.stack(outside) + back.reshape(len(settings), *vectors.shape)
 
         return at
 
     def distances(self, vectors: np.ndarray, slope: float, ridge: float) -> np.ndarray:
         """Squared Mahalanobis distances between all vectors f32[k, dim] under slope · Σ + ridge · I: f64[k, k]."""
         coordinates = self.directions.along(vectors)
-        gain = slope * self.variances
-        inner = products(vectors, vectors) / ridge - (coordinates * (gain / (ridge * (gain + ridge)))) @ coordinates.T
+        inner = (coordinates / (slope * self.variances + ridge)) @ coordinates.T
+        if len(self.variances) < self.dim:
+            inner += (products(vectors, vectors) - coordinates @ coordinates.T) / ridge
         square = inner.diagonal()
         return square[:, None] + square[None, :] - 2 * inner
 
     def residual(self, vector: np.ndarray, rank: int) -> np.ndarray:
         """What is left of f64[dim] off the span of the strongest `rank` directions: f64[dim]."""
-        left = np.asarray(vector, np.float64)[None]
+        return self._left(np.asarray(vector, np.float64)[None], rank)[0]
+
+    def _off_span(self, vectors):
+        """What is left of f64[k, dim] off the span of all directions; exactly nothing where they span everything."""
+        full = len(self.variances) == self.dim
+        return np.zeros_like(vectors) if full else self._left(vectors, len(self.variances))
+
+    def _left(self, vectors, rank):
         for _ in range(2):  # once more takes away what rounding put back
-            coordinates = self.directions.along(left)
+            coordinates = self.directions.along(vectors)
             coordinates[:, rank:] = 0.0
-            left = left - self.directions.back(coordinates)
-        return left[0]
+            vectors = vectors - self.directions.back(coordinates)
+        return vectors
 
 
 def coordinate_pairs(matrix: np.ndarray) -> dict[str, np.ndarray]:
     """Eigenpairs of a matrix: `live` i64[m] coordinates that vary, `variances` f64[r], `vectors` f64[m, r]."""
     live = np.flatnonzero(matrix.diagonal() > 0)
     part = matrix.copy() if len(live) == len(matrix) else matrix[np.ix_(live, live)]
-    return {"live": live, **_eigenpairs(part)}
+    return {"live": live, **_eigenpairs(part, 0.0)}
 
 
 def row_pairs(rows: np.ndarray) -> dict[str, np.ndarray]:
     """Eigenpairs of the Gram matrix of rows f32[n, dim]: `variances` f64[r], `vectors` f64[n, r]."""
-    return _eigenpairs(products(rows, rows))
+    return _eigenpairs(products(rows, rows), _GRAM_TOLERANCE)
 
 
-def _eigenpairs(matrix):
-    """Eigenpairs of a positive semi-definite matrix, largest first, without those that rounding makes."""
+def _eigenpairs(matrix, tolerance):
+    """Eigenpairs of a positive semi-definite matrix, largest first, above a share of the largest eigenvalue."""
     if not len(matrix):
         return {"variances": np.zeros(0), "vectors": np.zeros((0, 0))}
     variances, vectors = eigh(matrix, driver="evd", overwrite_a=True, check_finite=False)
-    kept = np.flatnonzero(variances > _RANK_TOLERANCE * max(variances[-1], 0.0))[::-1]
+    kept = np.flatnonzero(variances > tolerance * max(variances[-1], 0.0))[::-1]
     return {"variances": variances[kept], "vectors": np.ascontiguousarray(vectors[:, kept])}

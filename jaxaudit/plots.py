@@ -3,6 +3,7 @@
 Colours are those of Okabe and Ito, which survive colour blindness; line styles tell them apart in grey.
 """
 
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -153,7 +154,7 @@ def cells(ax, run: Run):
     """Certified epsilon of every cell against the cohort size: a colour for each pair, hollow where censored."""
     rows = [(cell.summary, _nearest(cell.summary["bounds"])) for cell in run.cells]
     pairs = list(dict.fromkeys(summary["pair"] for summary, _ in rows))
-    for pair, color, marker in zip(pairs, PALETTE, "osD^vP"):
+    for pair, color, marker in zip(pairs, cycle(PALETTE), cycle("osD^vPX")):
         found = sorted(((s["clients"], row) for s, row in rows if s["pair"] == pair), key=lambda found: found[0])
         clients, bounds = [n for n, _ in found], [row for _, row in found]
         ax.plot(clients, [row["epsilon_lower"] for row in bounds], color=color, label=f"{pair}, certified ≥")

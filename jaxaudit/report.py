@@ -113,7 +113,9 @@ def show(run: store.Run, console: Console, name: str | None = None) -> None:
     ):
         if text:
             console.print(Text.assemble((f"{word.capitalize()}: ", "bold"), text))
-    console.print(method_sentence(told["bounds"][0]["method"], run.summary["confidence"], len(cells)))
+    alone = name is not None or len(cells) == 1
+    confidence = told["confidence"] if alone else run.summary["confidence"]
+    console.print(method_sentence(told["bounds"][0]["method"], confidence, 1 if alone else len(cells)))
 
 
 def cell_table(cells: list[dict], title: str) -> Table:
@@ -256,7 +258,7 @@ def _spectrum(finding: Finding, prepared) -> dict:
 
     Of the first audited round; empty where the audited pool was too large to look at.
     """
-    if finding.truth is None:
+    if finding.truth is None or not len(finding.truth[0].covariance.variances):
         return {}
     noise, difference = finding.truth[0].covariance, finding.cell.pair.difference[:1]
     along = noise.directions.along(difference)[0]

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, dataclass_transform
+from typing import Annotated, Any, NamedTuple, dataclass_transform
 
 import annotated_types
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
@@ -22,16 +22,22 @@ def several(value) -> tuple:
     return value if isinstance(value, tuple) else (value,)
 
 
+class Allowed(NamedTuple):
+    """What a field may hold, in words, where limits cannot say it."""
+
+    words: str
+
+
 def one_or_more(of: type, what: str, good: Callable[[Any], bool]):
     """The type of a field that holds one value or a list of different ones, each of which must be `good`."""
 
     def check(value):
         chosen = several(value)
         if not chosen or len(set(chosen)) < len(chosen) or not all(map(good, chosen)):
-            raise ValueError(f"allowed are one or more different {what}")
+            raise ValueError(f"not one or more different {what}")
         return value
 
-    return Annotated[of | tuple[of, ...], BeforeValidator(_listed), AfterValidator(check)]
+    return Annotated[of | tuple[of, ...], BeforeValidator(_listed), AfterValidator(check), Allowed(what)]
 
 
 def _listed(value):
@@ -73,7 +79,7 @@ def explain(error: ValidationError, cls: type, prefix: str = "") -> str:
 
 
 def allowed_range(metadata: Iterable[Any]) -> str:
-    """The allowed range of a field, as its limits."""
+    """The allowed range of a field: its limits, or their words."""
     signs = {
         annotated_types.Ge: ("ge", "≥"),
         annotated_types.Gt: ("gt", ">"),
@@ -81,4 +87,5 @@ def allowed_range(metadata: Iterable[Any]) -> str:
         annotated_types.Lt: ("lt", "<"),
     }
     limits = [(*signs[type(limit)], limit) for limit in metadata if type(limit) in signs]
-    return " and ".join(f"{sign} {getattr(limit, name):,}" for name, sign, limit in limits)
+    words = [one.words for one in metadata if isinstance(one, Allowed)]
+    return " and ".join([*words, *(f"{sign} {getattr(limit, name):,}" for name, sign, limit in limits)])

@@ -132,9 +132,8 @@ def read(folder: str | Path) -> Run:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'summary.json'}: not a summary of jaxaudit ({error})") from error
     if schema != SCHEMA:
-        raise ValueError(
-            f"{folder / 'summary.json'}: schema {schema}, this version reads {SCHEMA}; run the recipe again"
-        )
+        remedy = "update jaxaudit" if isinstance(schema, int) and schema > SCHEMA else "run the recipe again"
+        raise ValueError(f"{folder / 'summary.json'}: schema {schema}, this version reads {SCHEMA}; {remedy}")
     sums = summary.get("sha256")
     if not isinstance(sums, dict) or sums.get("summary.json") != _own_sha256(summary):
         raise ValueError(f"{folder / 'summary.json'}: changed since it was written; run the recipe again")

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from ..schema import recipe, several
 from ..types import Moments, Pair, Responses
+from .blocks import blocks
 from .imports import Updates, read_updates
 from .pairs import (
     candidates_of,
@@ -23,9 +24,6 @@ from .pairs import (
     zeroed_pair,
 )
 from .pool import Cohort, RecordedPool, product_error
-
-# Numbers that are read at once.
-_BLOCK = 2**25
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +66,9 @@ class ArraySource:
 
     def project(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Products in float64, and what that rounds away."""
-        step, scalars, largest = max(1, _BLOCK // self.dim), [], 0.0
-        for at in range(0, len(self.order), step):
-            rows = self.updates.rows(self.order[at : at + step])
+        scalars, largest = [], 0.0
+        for first, last in blocks(self.sizes, self.dim):
+            rows = self.rows(first, last)
             scalars.append(rows.astype(np.float64) @ weights.T)
             largest = max(largest, float(np.abs(rows).max()))
         return np.concatenate(scalars), product_error(largest, weights)
@@ -118,9 +116,8 @@ class Arrays:
             )
         owners = updates.client if known else np.arange(len(updates))
         rounds = self._audited(updates)
-        step = max(1, _BLOCK // updates.dim)
-        for at in range(0, len(updates), step):
-            updates.rows(np.arange(at, min(at + step, len(updates))))  # refuses what is not finite
+        for first, last in blocks(np.ones(len(updates), int), updates.dim):
+            updates.rows(np.arange(first, last))  # refuses what is not finite
         parts = self._split(owners, updates.round, rounds, known, seed)
         target, fit, certify = ([_source(updates, owners, names, r) for r in rounds] for names in parts)
         clients = [len(names) if known else None for names in parts]

@@ -7,6 +7,7 @@ import numpy as np
 from ..cache import key_of, remembered
 from ..covariance import Covariance, coordinate_pairs, row_pairs
 from ..types import Moments
+from .blocks import blocks
 
 Shrinkage = Literal["ridge", "ledoit_wolf", "oas"]
 
@@ -15,8 +16,6 @@ _MATRIX_DIM = 15_000
 _ROWS_BYTES = 10 * 2**30
 # Multiplications, and the size of an eigenvalue problem, that take half a minute on two cores.
 _OPERATIONS, _EIGENVALUES = 5e11, 4500
-# Numbers that are read at once.
-_BLOCK = 2**25
 
 
 class Source(Protocol):
@@ -141,7 +140,7 @@ def _factor(source, mixture, take):
     sizes, groups = source.sizes, mixture.groups
     grand = _grand_mean(source, groups) if mixture.between else None
     mean, fourth = np.zeros(source.dim), 0.0
-    for first, last in _blocks(sizes[:groups], source.dim):
+    for first, last in blocks(sizes[:groups], source.dim):
         rows, count = np.asarray(source.rows(first, last), np.float64), sizes[first:last]
         # Centring before squaring avoids the cancellation of E[xx'] - E[x]E[x]'.
         means = _group_means(rows, count)
@@ -161,7 +160,7 @@ def _factor(source, mixture, take):
 def _grand_mean(source, groups):
     """Mean of the groups' means: f64[dim]."""
     total = np.zeros(source.dim)
-    for first, last in _blocks(source.sizes[:groups], source.dim):
+    for first, last in blocks(source.sizes[:groups], source.dim):
         rows = np.asarray(source.rows(first, last), np.float64)
         total += _group_means(rows, source.sizes[first:last]).sum(0)
     return total / groups
@@ -170,17 +169,6 @@ def _grand_mean(source, groups):
 def _group_means(rows, counts):
     edges = np.concatenate([[0], np.cumsum(counts)[:-1]])
     return np.add.reduceat(rows, edges) / counts[:, None]
-
-
-def _blocks(sizes, dim):
-    """Ranges of whole groups whose updates together are at most 128 MiB, one group at least."""
-    limit, first, filled = max(1, _BLOCK // dim), 0, 0
-    for group, size in enumerate(sizes):
-        if filled and filled + size > limit:
-            yield first, group
-            first, filled = group, 0
-        filled += size
-    yield first, len(sizes)
 
 
 class Shrunk(NamedTuple):

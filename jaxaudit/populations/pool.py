@@ -170,15 +170,14 @@ class RecordedPool:
         return Loaded(self._draws(1), params, limit, error, np.sqrt(variance))
 
     def disjoint(self, columns: Sequence[Column]) -> list[np.ndarray]:
-        """Summed scalars of cohorts that share no client, each client sending its first recording."""
-        sums = []
+        """Summed scalars of cohorts that share no client, each sending its first recording; new ones every round."""
+        sums, clients = [], len(self.sources[0].sizes)
         for column in columns:
-            cohorts = len(self.sources[0].sizes) // column.noise_terms
-            total = np.zeros(cohorts)
-            for source, weight in zip(self.sources, column.test.weights):
-                first = np.concatenate([[0], np.cumsum(source.sizes)[:-1]])
-                scalars = source.project(weight[None])[0][first, 0]
-                total += scalars[: cohorts * column.noise_terms].reshape(cohorts, -1).sum(1)
+            cohorts = clients // (column.noise_terms * self.rounds)
+            total, taken = np.zeros(cohorts), cohorts * column.noise_terms
+            for number, (source, weight) in enumerate(zip(self.sources, column.test.weights)):
+                first = np.concatenate([[0], np.cumsum(source.sizes)[:-1]])[number * taken : (number + 1) * taken]
+                total += source.project(weight[None])[0][first, 0].reshape(cohorts, -1).sum(1)
             sums.append(total)
         return sums
 

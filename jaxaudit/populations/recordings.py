@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..models import LocalTraining
+from .blocks import blocks
 from .pool import product_error
 
 # Several directional derivatives cost more than the gradient itself, unless that is too wide to be kept. Of wide
@@ -104,19 +105,18 @@ class FederatedSource:
 
         How far those may be off is sixteen times the most by which they miss the products of a few clients' updates.
         """
-        clients = range(len(self.records))
         if self.batches.steps > 1 or (len(weights) > 1 and self.dim < _WIDE):
             scalars, largest = [], 0.0
-            for client in clients:
-                rows = self._client(client)
+            for first, last in blocks(self.sizes, self.dim):
+                rows = self.rows(first, last)
                 scalars.append(rows.astype(np.float64) @ weights.T)
                 largest = max(largest, float(np.abs(rows).max()))
             return np.concatenate(scalars), product_error(largest, weights)
         slopes = np.concatenate(
             [self._slopes(weights[at : at + _SLOPES]) for at in range(0, len(weights), _SLOPES)], 1
         )
-        by_client = slopes.reshape(len(clients), self.batches.variants, -1)
-        seen = np.unique(np.linspace(0, len(clients) - 1, _COMPARED).astype(int))
+        by_client = slopes.reshape(len(self.records), self.batches.variants, -1)
+        seen = np.unique(np.linspace(0, len(self.records) - 1, _COMPARED).astype(int))
         misses = [np.abs(by_client[c] - self._client(c).astype(np.float64) @ weights.T).max(0) for c in seen]
         return slopes, 16 * np.max(misses, axis=0)
 
