@@ -44,13 +44,14 @@ def remembered(key: str | None, compute: Callable[[], Mapping[str, np.ndarray]])
     home = folder()
     if key is None or home is None:
         return compute()
-    path = home / f"{key}.safetensors"
-    try:
+    path, found = home / f"{key}.safetensors", None
+    with suppress(OSError, SafetensorError):
         found = load_file(path)
-        path.touch()  # the time of last use decides what makes room
+    if found is not None:
+        with suppress(OSError):
+            path.touch()  # the time of last use decides what makes room
         return found
-    except (OSError, SafetensorError):
-        arrays = {name: np.asarray(array, order="C") for name, array in compute().items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in compute().items()}
     with suppress(OSError):  # a full or read-only disk costs time, not results
         _keep(path, arrays)
     return arrays

@@ -15,6 +15,9 @@ import numpy as np
 
 from .types import Aggregator, Draws, Ticket
 
+# Streams have smaller numbers than this.
+_STREAMS = 256
+
 
 class Evaluation(NamedTuple):
     """One look of the server at a trial: which pair the target plays, and in how large a cohort.
@@ -108,32 +111,43 @@ def reveal(program: Program, params: Params, ticket: Ticket) -> list[Any]:
     seat, and both hypotheses share every other random word, by construction. Both bits go through the same
     operations, so that no rounding can depend on the bit. A smaller cohort is the running fold, looked at on the way.
     """
-    fold = jax.vmap(partial(_fold, program, params, ticket), in_axes=(0, 0, None))
     others = program.draws.others(params.pool, ticket)
-    crowd = jax.vmap(lambda _: program.aggregator.init(program.dim))(jnp.arange(others.shape[0]))
+    in_round = jnp.arange(others.shape[0], dtype=jnp.uint32)
+    fold = jax.vmap(partial(_fold, program, params, ticket), in_axes=(0, 0, 0, None))
+    crowd = jax.vmap(lambda _: program.aggregator.init(program.dim))(in_round)
     views, seated = [], 0
     for pair, seats in program.evaluations:
         if seats > seated:
-            crowd, seated = fold(crowd, others[:, seated:seats], seated), seats
-        views.append(jax.vmap(partial(_finish, program, params, ticket, fold, crowd, pair, seated))(jnp.arange(2)))
+            crowd, seated = fold(crowd, in_round, others[:, seated:seats], seated), seats
+
+        def finish(bit, pair=pair, crowd=crowd, seated=seated):
+            state = fold(crowd, in_round, program.draws.target(params.pool, ticket, pair, bit), seated)
+            return jax.vmap(partial(_reveal, program, params, ticket))(state, in_round)
+
+        views.append(jax.vmap(finish)(jnp.arange(2)))
     return views
 
 
-def _finish(program, params, ticket, fold, crowd, pair, seat, bit):
-    state = fold(crowd, program.draws.target(params.pool, ticket, pair, bit), seat)
-    return jax.vmap(lambda state: program.aggregator.reveal(params.aggregator, state, ticket))(state)
+def _reveal(program, params, ticket, state, in_round):
+    return program.aggregator.reveal(params.aggregator, state, _of_round(ticket, in_round))
 
 
-def _fold(program, params, ticket, state, occupants, first_seat):
+def _of_round(ticket, in_round):
+    """The aggregator's ticket in one round: every round has words of its own."""
+    return ticket._replace(stream=ticket.stream + in_round * jnp.uint32(_STREAMS))
+
+
+def _fold(program, params, ticket, state, in_round, occupants, first_seat):
     # The next occupant travels in the carry. Read where it is used, `occupants[index]` would be fused into the update
     # and repeated for every element of it, which keeps XLA:CPU from vectorising (three times slower).
     last = occupants.shape[0] - 1
+    own = _of_round(ticket, in_round)
 
     def add(index, carry):
         state, who = carry
         update = program.draws.update(params.pool, ticket, who)
         # The aggregator learns the seat, not its occupant: the target's seat has one number under both bits.
-        state = program.aggregator.add(params.aggregator, state, ticket, first_seat + index, update)
+        state = program.aggregator.add(params.aggregator, state, own, first_seat + index, update)
         return state, occupants[jnp.minimum(index + 1, last)]
 
     return jax.lax.fori_loop(0, occupants.shape[0], add, (state, occupants[0]))[0]

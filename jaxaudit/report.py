@@ -140,9 +140,10 @@ def cell_table(cells: list[dict], title: str) -> Table:
 def population_table(cells: list[dict]) -> Table:
     """What the cohorts that share no client certify about the population."""
     trials = "disjoint cohorts"
-    title = f"On the population, a statement of its own: {trials} of audited clients as the only trials"
+    title = f"On the population, a statement of its own: {trials} as the only trials, all else from the fit pool"
     result = _plain_table(title, any(row["censored"] for cell in cells for row in cell["population"]))
-    result.caption = Text(f"{result.caption or ''}\nAssuming that {cells[0]['assumes']}.".strip())
+    words = f"Every client sends its first recording. Assuming that {cells[0]['assumes']}."
+    result.caption = Text(f"{result.caption or ''}\n{words}".strip())
     result.caption_style, result.caption_justify = "none", "left"
     result.add_column("pair")
     for name in ("clients", trials, *(f"ε at δ = {row['delta']:g}" for row in cells[0]["population"]), "ceiling"):

@@ -217,7 +217,7 @@ def _tuned(player: Player, prepared: Prepared, stream: str, pilots: int, pool: P
 
 def _separation(scores: Scores) -> float:
     shift, spread = scores.h1.mean() - scores.h0.mean(), np.sqrt((scores.h0.var() + scores.h1.var()) / 2)
-    return shift / spread if spread > 0 else np.inf * np.sign(shift)
+    return shift / spread if spread > 0 else np.copysign(np.inf, shift) if shift else 0.0
 
 
 def _truths(prepared: Prepared) -> dict[int, Any]:
@@ -267,8 +267,8 @@ def _certify_population(player, prepared, pilots, recipe) -> list[tuple[Bound, .
     if not prepared.responses.fresh or not prepared.linear or prepared.audit.server_knows != "fit_pool":
         return nothing
     fit = prepared.responses.fit
-    prepared = _tuned(player, prepared, "fit", pilots, fit)
-    columns, learned, audited = prepared.columns(), prepared.project(pool=fit), prepared.project()
+    tuned = _tuned(player, prepared, "fit", pilots, fit)
+    columns, learned, audited = tuned.columns(), tuned.project(pool=fit), tuned.project()
     pilot, found = player.scores(learned, "fit", pilots), []
     for number, (column, sums) in enumerate(zip(columns, prepared.responses.certify.disjoint(columns))):
         if not len(sums):

@@ -37,10 +37,11 @@ def one_or_more(of: type, what: str, good: Callable[[Any], bool]):
             raise ValueError(f"not one or more different {what}")
         return value
 
-    return Annotated[of | tuple[of, ...], BeforeValidator(_listed), AfterValidator(check), Allowed(what)]
+    return Annotated[of | tuple[of, ...], BeforeValidator(as_tuple), AfterValidator(check), Allowed(what)]
 
 
-def _listed(value):
+def as_tuple(value):
+    """A list as a tuple, for recipes are hashable; anything else as it is."""
     return tuple(value) if isinstance(value, list) else value
 
 

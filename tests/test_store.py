@@ -231,9 +231,10 @@ def test_a_summary_without_its_parts_is_named_and_refused(folder, field, content
 
 
 @pytest.mark.parametrize("schema", [store.SCHEMA - 1, store.SCHEMA + 1])
-def test_a_summary_of_another_schema_asks_for_another_run(folder, schema):
+def test_a_summary_of_another_schema_is_refused_with_the_remedy(folder, schema):
     (folder / "summary.json").write_text(json.dumps({"schema": schema}))
-    message = f"schema {schema}, this version reads {store.SCHEMA}; run the recipe again"
+    remedy = "update jaxaudit" if schema > store.SCHEMA else "run the recipe again"
+    message = f"schema {schema}, this version reads {store.SCHEMA}; {remedy}"
     with pytest.raises(ValueError, match=message):
         store.read(folder)
 

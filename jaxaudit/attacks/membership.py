@@ -77,7 +77,7 @@ class GaussianLRT:
             weights.append(one.covariance.solver(difference[None])(wanted)[:, 0])
         means = np.stack([one.mean for one in moments])
         return {
-            f"ridge {ridge:g}, {f'rank {rank:,}' if rank else 'full rank'}": LinearTest(
+            f"ridge {ridge}, {f'rank {rank:,}' if rank else 'full rank'}": LinearTest(
                 each, np.einsum("rd,rd->r", each, means + server.pair.middle)
             )
             for (ridge, rank), each in zip(settings, np.stack(weights, axis=1))

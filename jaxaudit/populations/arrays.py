@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from ..schema import recipe, several
+from ..schema import as_tuple, recipe, several
 from ..types import Moments, Pair, Responses
 from .blocks import blocks
 from .imports import Updates, read_updates
@@ -103,6 +103,11 @@ class Arrays:
     fit_share: float = Field(0.5, gt=0, lt=1, description="share of the clients that the server may learn from")
     pair: pair_field("random", "zeroed", "worst") = "random"
 
+    @field_validator("layers", "rounds", mode="before")
+    @classmethod
+    def _lists(cls, value):
+        return as_tuple(value)
+
     def respond(self, seed: int, broadcast: Any) -> Responses:
         """Index, check and split the recordings; rows are read when they are used."""
         if broadcast is not None:
@@ -129,7 +134,7 @@ class Arrays:
             f", recorded in a cohort of {updates.cohort[r]:,}" for r in rounds[:1] if r in updates.cohort
         )
         return Responses(
-            fit=pool(tuple(fit), clients=clients[1], stands_in=True),
+            fit=pool(tuple(fit), clients=clients[1], stands_in_for=len(parts[2])),
             certify=pool(tuple(certify), clients=clients[2]),
             cohorts=several(self.clients),
             choose_pairs=partial(self._pairs, target, fit),
@@ -140,8 +145,9 @@ class Arrays:
                 + apart,
                 "certify_pool": "the two candidates, the protocol, and every recorded update of the audited pool",
             },
+            # A model that moved through recorded rounds was moved by the recorded clients.
             fresh=""
-            if self.cohort == "fixed"
+            if self.cohort == "fixed" or len(rounds) > 1
             else "the recorded clients are independent draws from one population, "
             "and the model and the candidates were chosen without them",
             data_sha256=updates.sha256,

@@ -131,7 +131,7 @@ class Federated:
                     batches,
                     records,
                     jax.random.fold_in(key, at),
-                    f"{of}/{which}/{at}",
+                    f"{of}/{which}/{at}/{records.shape}/{variants}",
                 )
                 for at, theta in enumerate(thetas)
             )
@@ -148,7 +148,7 @@ class Federated:
             (data.test_inputs, data.test_labels) if len(data.test_labels) else _held_out(data, fit, certify, trainers)
         )
         return Responses(
-            fit=pool(learned, clients=len(fit_clients), stands_in=True),
+            fit=pool(learned, clients=len(fit_clients), stands_in_for=len(certify) - 1),
             certify=pool(audited, clients=len(certify) - 1),
             cohorts=several(self.clients),
             choose_pairs=partial(self._pairs, target, learned, keys["pair"]),

@@ -1,5 +1,6 @@
 """Mean and covariance of the other clients' sum, and the covariance a test should be built on."""
 
+import hashlib
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -90,7 +91,8 @@ def exact_moments(source: Source, mixture: Mixture) -> Moments:
             f"{count:,} recorded updates of dimension {dim:,} do not fit in memory; allowed are {_ROWS_BYTES >> 30} "
             f"GiB of them, or dimensions up to {_MATRIX_DIM:,}: record fewer updates, or audit fewer layers"
         )
-    key = source.key and key_of(source=source.key, mixture=list(mixture))
+    sizes = hashlib.sha256(np.ascontiguousarray(source.sizes, np.int64).tobytes()).hexdigest()
+    key = source.key and key_of(source=source.key, dim=dim, sizes=sizes, mixture=list(mixture))
     if count < dim and count * dim * 4 <= _ROWS_BYTES:
         rows = np.empty((count, dim), np.float32)
         mean, fourth = _factor(source, mixture, _Filler(rows))
@@ -118,7 +120,8 @@ def _matrix_pairs(source, mixture):
     matrix = np.zeros((source.dim, source.dim))
 
     def add(rows):
-        matrix.__iadd__(rows.T @ rows)
+        nonlocal matrix
+        matrix += rows.T @ rows
 
     mean, fourth = _factor(source, mixture, add)
     return {"mean": mean, "fourth": np.float64(fourth), **coordinate_pairs(matrix)}
@@ -200,8 +203,8 @@ def regularise(moments: Moments, noise_terms: int, shrinkage: Shrinkage, ridge: 
     scale = moments.covariance.trace / len(moments.mean)
     if not scale > 0:
         raise ValueError(
-            "the fit pool has no variance: all its updates are equal, and any difference is visible in the sum; "
-            "record updates that vary"
+            "the others' sum has no variance: all recorded updates are equal, or every client takes part in every "
+            "trial with its only one, and any difference is visible in the sum; record updates that vary"
         )
     weight = 0.0
     if moments.samples and shrinkage != "ridge":

@@ -16,6 +16,10 @@ from .moments import Mixture, Source, affordable, exact_moments
 
 Cohort = Literal["fixed", "with_replacement", "without_replacement"]
 
+# Words that a round may use to draw updates, and where those begin that draw clients; rounds and seats are limited so
+# that all stay below 2^31. A seat's words do not depend on how many seats there are.
+_WORDS, _CLIENT_WORDS = 2**18, 2**30
+
 
 class PoolParams(NamedTuple):
     """What the draws look up.
@@ -55,12 +59,15 @@ class PoolDraws:
     def others(self, params: PoolParams, ticket: Ticket) -> jax.Array:
         """Rows of the other clients: i32[rounds, seats]."""
         first, size = params.first, params.size
+        in_round = jnp.arange(self.rounds, dtype=jnp.uint32) * jnp.uint32(_WORDS)
         if self.cohort == "fixed":
             first, size = first[:, : self.seats], size[:, : self.seats]
         else:
-            who = jnp.stack([self._drawn(ticket, r, size.shape[1]) for r in range(self.rounds)])
+            who = jax.vmap(lambda start: self._drawn(ticket, start, size.shape[1]))(
+                jnp.uint32(_CLIENT_WORDS) + in_round
+            )
             first, size = (jnp.take_along_axis(table, who, axis=1) for table in (first, size))
-        word = words(ticket, 0, self.rounds * self.seats).reshape(self.rounds, self.seats)
+        word = jax.vmap(lambda start: words(ticket, start, self.seats))(in_round)
         return first + index_below(word, size).astype(jnp.int32)
 
     def target(self, params: PoolParams, ticket: Ticket, pair: int, bit) -> jax.Array:
@@ -74,10 +81,8 @@ class PoolDraws:
         del ticket
         return params.rows.at[who].get(mode="promise_in_bounds")
 
-    def _drawn(self, ticket, in_round, groups):
-        """Groups of one round's seats, i32[seats], from words of their own."""
-        words_of_a_round = 2 * (self.rounds * self.seats // 2 + 32)  # even, and enough for any of the three uses
-        start = (1 + in_round) * words_of_a_round
+    def _drawn(self, ticket, start, groups):
+        """Groups of one round's seats, i32[seats]."""
         if self.cohort == "without_replacement":
             seat = jnp.arange(self.seats, dtype=jnp.uint32)
             return permuted(ticket, start, seat, groups).astype(jnp.int32)
@@ -99,8 +104,8 @@ class RecordedPool:
       noise_terms: other clients in the largest cohort.
       what: what the updates are, for the statement of a report.
       clients: how many clients they come from, None if not known.
-      stands_in: the groups are not the audited clients but others like them, so all of them tell the moments of a
-        cohort of any size.
+      stands_in_for: how many clients the audited pool has, where the groups are not those but others like them, so
+        that all of them tell the moments of a cohort of any size; 0 for the audited pool itself.
     """
 
     sources: tuple[Source, ...]
@@ -108,7 +113,7 @@ class RecordedPool:
     noise_terms: int
     what: str
     clients: int | None
-    stands_in: bool = False
+    stands_in_for: int = 0
 
     @property
     def dim(self) -> int:
@@ -126,7 +131,7 @@ class RecordedPool:
 
     def moments(self, noise_terms: int) -> tuple[Moments, ...]:
         """Exact moments of the sum of the first `noise_terms` seats, round by round."""
-        if self.stands_in:  # one decomposition serves cohorts of all sizes
+        if self.stands_in_for:  # one decomposition serves cohorts of all sizes
             return tuple(_scaled(one, noise_terms / self.noise_terms) for one in self._all)
         return tuple(exact_moments(source, self._mixture(noise_terms)) for source in self.sources)
 
@@ -137,10 +142,11 @@ class RecordedPool:
     def _mixture(self, terms):
         groups = len(self.sources[0].sizes)
         if self.cohort == "fixed":
-            taken = groups if self.stands_in else terms
+            taken = groups if self.stands_in_for else terms
             return Mixture(taken, terms, terms / taken, 0.0)
-        spread = (groups - terms) / (groups - 1) if self.cohort == "without_replacement" and groups > 1 else 1.0
-        return Mixture(groups, terms, terms / groups, max(spread, 0.0) * terms / groups)
+        clients = self.stands_in_for or groups
+        spread = (clients - terms) / (clients - 1) if self.cohort == "without_replacement" and clients > 1 else 1.0
+        return Mixture(groups, terms, terms / groups, spread * terms / groups)
 
     def load(self, pairs: Sequence[Pair]) -> Loaded:
         """The rows themselves, for aggregators and attacks that need whole updates."""
@@ -183,7 +189,7 @@ class RecordedPool:
 
     def describe(self, noise_terms: int) -> dict[str, Any]:
         """Size and nature of the pool."""
-        groups = noise_terms if self.cohort == "fixed" and not self.stands_in else None
+        groups = noise_terms if self.cohort == "fixed" and not self.stands_in_for else None
         updates = int(self.sources[0].sizes[:groups].sum())
         clients = None if self.clients is None else (groups or self.clients)
         of = "" if clients is None else f" of {clients:,} clients"
@@ -204,7 +210,7 @@ class RecordedPool:
 
     def _draws(self, pairs):
         cohort = self.cohort
-        if self.stands_in and cohort == "without_replacement" and len(self.sources[0].sizes) < self.noise_terms:
+        if self.stands_in_for and cohort == "without_replacement" and len(self.sources[0].sizes) < self.noise_terms:
             cohort = "with_replacement"  # the server has fewer clients of its own than the cohort
         return PoolDraws(cohort, self.noise_terms, self.rounds, pairs)
 

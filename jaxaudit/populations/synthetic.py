@@ -7,11 +7,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..covariance import Covariance
 from ..random import Ticket, normals, words
-from ..schema import recipe, several
+from ..schema import as_tuple, recipe, several
 from ..types import Column, Loaded, Moments, Pair, Responses
 from .pairs import cohort_field, explicit_pair, pair_field, zeroed_pair
 
@@ -183,6 +183,11 @@ class Synthetic:
     spectrum: tuple[float, ...] = Field((), description="variances of the coordinates, empty or dim numbers >= 0")
     degrees: int = Field(5, ge=3, le=1000, description="degrees of freedom of the Student-t law")
     pair: pair_field("antipodal", "zeroed") = "antipodal"
+
+    @field_validator("spectrum", mode="before")
+    @classmethod
+    def _list(cls, value):
+        return as_tuple(value)
 
     @model_validator(mode="after")
     def _spectrum_fits(self):

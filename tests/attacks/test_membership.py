@@ -62,7 +62,7 @@ def test_white_noise_gives_the_matched_filter():
 
 
 def test_noise_without_variance_is_refused():
-    with pytest.raises(ValueError, match="fit pool has no variance"):
+    with pytest.raises(ValueError, match="the others' sum has no variance"):
         calibrated(ja.GaussianLRT(), pair_of(np.zeros(3), np.ones(3)), 1, np.zeros(3), np.zeros((3, 3)), 10)
 
 
