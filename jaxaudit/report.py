@@ -155,7 +155,7 @@ def population_table(cells: list[dict]) -> Table:
             f"{cell['clients']:,}",
             f"{rows[0]['trials']:,}",
             *(Text(_certified(row)) for row in rows),
-            f"{max(row['epsilon_ceiling'] for row in rows):.2f}",
+            f"{max(row['epsilon_ceiling'] for row in rows):.3f}",
         )
     return result
 
