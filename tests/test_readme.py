@@ -17,14 +17,14 @@ def test_the_attack_of_the_readme_runs_and_certifies():
     names = {}
     exec(compile(code, "README.md", "exec"), names)
     assert isinstance(names["result"], ja.Result)
-    assert names["result"].plan.method == "union"
+    assert names["result"].headline.plan.method == "union"
 
 
 def test_the_recipe_of_the_readme_is_a_recipe(tmp_path):
     (text,) = re.findall(r"```toml\n(.*?)```", README, re.S)
     (tmp_path / "mine.toml").write_text(text)
     population = config.load(str(tmp_path / "mine.toml")).audit.population
-    assert isinstance(population, ja.Arrays) and population.clients == 100
+    assert isinstance(population, ja.Arrays) and population.clients == (50, 100)
 
 
 def test_the_table_of_the_readme_is_the_stored_run():

@@ -11,7 +11,6 @@ from pydantic import Field, field_validator
 
 from ..schema import as_tuple, recipe, several
 from ..types import Moments, Pair, Responses
-from .blocks import blocks
 from .imports import Updates, read_updates
 from .pairs import (
     candidates_of,
@@ -23,7 +22,8 @@ from .pairs import (
     worst_pair,
     zeroed_pair,
 )
-from .pool import Cohort, RecordedPool, product_error
+from .pool import Cohort, RecordedPool
+from .source import blocks, products
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +66,7 @@ class ArraySource:
 
     def project(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Products in float64, and what that rounds away."""
-        scalars, largest = [], 0.0
-        for first, last in blocks(self.sizes, self.dim):
-            rows = self.rows(first, last)
-            scalars.append(rows.astype(np.float64) @ weights.T)
-            largest = max(largest, float(np.abs(rows).max()))
-        return np.concatenate(scalars), product_error(largest, weights)
+        return products(self, weights)
 
 
 @recipe

@@ -1,14 +1,14 @@
 """Mean and covariance of the other clients' sum, and the covariance a test should be built on."""
 
 import hashlib
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from ..cache import key_of, remembered
 from ..covariance import Covariance, coordinate_pairs, row_pairs
 from ..types import Moments
-from .blocks import blocks
+from .source import Source, blocks
 
 Shrinkage = Literal["ridge", "ledoit_wolf", "oas"]
 
@@ -17,29 +17,6 @@ _MATRIX_DIM = 15_000
 _ROWS_BYTES = 10 * 2**30
 # Multiplications, and the size of an eigenvalue problem, that take half a minute on two cores.
 _OPERATIONS, _EIGENVALUES = 5e11, 4500
-
-
-class Source(Protocol):
-    """Where recorded updates of one round come from, group by group: a group is a client, or all updates.
-
-    Attributes:
-      dim: dimension of an update.
-      sizes: i64[groups], recorded updates in each.
-      key: address of what the updates are a function of, None if they are not to be remembered.
-    """
-
-    dim: int
-    sizes: np.ndarray
-    key: str | None
-
-    def freedom(self, groups: int) -> int:
-        """The largest rank that differences within so many groups can show."""
-
-    def rows(self, first: int, last: int) -> np.ndarray:
-        """The updates of groups `first` to `last - 1`, group after group: f32[n, dim]."""
-
-    def project(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Products of every update with weights f64[k, dim]: f64[updates, k], and how far off each column may be."""
 
 
 class Mixture(NamedTuple):

@@ -12,7 +12,8 @@ import numpy as np
 from ..permutation import permuted
 from ..random import Ticket, index_below, words
 from ..types import Column, Loaded, Moments, Pair
-from .moments import Mixture, Source, affordable, exact_moments
+from .moments import Mixture, affordable, exact_moments
+from .source import Source, product_error
 
 Cohort = Literal["fixed", "with_replacement", "without_replacement"]
 
@@ -87,11 +88,6 @@ class PoolDraws:
             seat = jnp.arange(self.seats, dtype=jnp.uint32)
             return permuted(ticket, start, seat, groups).astype(jnp.int32)
         return index_below(words(ticket, start, self.seats), jnp.uint32(groups)).astype(jnp.int32)
-
-
-def product_error(largest: float, weights: np.ndarray) -> np.ndarray:
-    """How far a float64 product of weights f64[k, dim] with entries up to `largest` may be off: f64[k]."""
-    return 2.0**-52 * weights.shape[1] * largest * np.abs(weights).sum(axis=1)
 
 
 @dataclass(frozen=True, eq=False)

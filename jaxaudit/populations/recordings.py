@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..models import LocalTraining
-from .blocks import blocks
-from .pool import product_error
+from .source import products
 
 # Several directional derivatives cost more than the gradient itself, unless that is too wide to be kept. Of wide
 # models so many are taken at once.
@@ -106,12 +105,7 @@ class FederatedSource:
         How far those may be off is sixteen times the most by which they miss the products of a few clients' updates.
         """
         if self.batches.steps > 1 or (len(weights) > 1 and self.dim < _WIDE):
-            scalars, largest = [], 0.0
-            for first, last in blocks(self.sizes, self.dim):
-                rows = self.rows(first, last)
-                scalars.append(rows.astype(np.float64) @ weights.T)
-                largest = max(largest, float(np.abs(rows).max()))
-            return np.concatenate(scalars), product_error(largest, weights)
+            return products(self, weights)
         slopes = np.concatenate(
             [self._slopes(weights[at : at + _SLOPES]) for at in range(0, len(weights), _SLOPES)], 1
         )

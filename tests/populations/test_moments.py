@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.covariance import ledoit_wolf, oas
 
-from jaxaudit.populations import blocks as blocks_module
+from jaxaudit.populations import source as source_module
 from jaxaudit.populations.moments import Mixture, exact_moments, regularise
 
 ROWS = np.random.default_rng(0).standard_normal((50, 20)) * np.arange(1, 21) + 1e4
@@ -42,7 +42,7 @@ one_draw = pytest.mark.parametrize("source, mixture", ONE_DRAW.values(), ids=ONE
 @one_draw
 def test_blocks_do_not_matter_even_far_from_the_origin(source, mixture, monkeypatch):
     whole = exact_moments(source, mixture)
-    monkeypatch.setattr(blocks_module, "_NUMBERS", 7 * source.dim)
+    monkeypatch.setattr(source_module, "_NUMBERS", 7 * source.dim)
     cut = exact_moments(source, mixture)
     np.testing.assert_allclose(whole.covariance.dense(), np.cov(ROWS.T, bias=True), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(whole.covariance.dense(), cut.covariance.dense(), rtol=1e-9, atol=1e-9)
@@ -52,7 +52,7 @@ def test_blocks_do_not_matter_even_far_from_the_origin(source, mixture, monkeypa
 @pytest.mark.parametrize("block", [7, 1000])
 def test_seats_add_up(block, monkeypatch):
     """Three seats for each of two clients, who recorded 20 and 30 updates."""
-    monkeypatch.setattr(blocks_module, "_NUMBERS", block * 20)
+    monkeypatch.setattr(source_module, "_NUMBERS", block * 20)
     six = exact_moments(Groups((ROWS[:20], ROWS[20:])), Mixture(2, 6, 3.0, 0.0))
     expected = 3 * np.cov(ROWS[:20].T, bias=True) + 3 * np.cov(ROWS[20:].T, bias=True)
     np.testing.assert_allclose(six.covariance.dense(), expected, rtol=1e-9, atol=1e-9)
@@ -62,7 +62,7 @@ def test_seats_add_up(block, monkeypatch):
 @pytest.mark.parametrize("block", [7, 1000])
 def test_clients_are_drawn_before_their_updates(block, monkeypatch):
     """Three independent clients, each as likely as the other however many updates it recorded."""
-    monkeypatch.setattr(blocks_module, "_NUMBERS", block * 20)
+    monkeypatch.setattr(source_module, "_NUMBERS", block * 20)
     three = exact_moments(Groups((ROWS[:20], ROWS[20:])), Mixture(2, 3, 3 / 2, 3 / 2))
     chance = np.repeat([1 / 40, 1 / 60], [20, 30])
     np.testing.assert_allclose(

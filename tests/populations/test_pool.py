@@ -147,7 +147,7 @@ def test_the_fourth_moment_is_that_of_the_centred_updates():
 @pytest.mark.parametrize("cohort", COHORTS)
 def test_moments_do_not_depend_on_how_much_is_read_at_once(cohort, block, monkeypatch):
     (whole,) = pool_of(cohort, 3).moments(3)
-    monkeypatch.setattr("jaxaudit.populations.blocks._NUMBERS", block)
+    monkeypatch.setattr("jaxaudit.populations.source._NUMBERS", block)
     (found,) = pool_of(cohort, 3).moments(3)
     np.testing.assert_allclose(found.mean, whole.mean, rtol=1e-13)
     np.testing.assert_allclose(found.covariance.dense(), whole.covariance.dense(), rtol=1e-12)
