@@ -56,7 +56,7 @@ def draw(run: Run, folder: Path, name: str | None = None) -> None:
             noise_spectrum(panels, cell)
             _finish(figure, run.summary, cell.summary["adjacency"], folder / f"{prefix}spectrum")
         if len(run.cells) > 1 and name is None:
-            figure, ax = plt.subplots()
+            figure, ax = plt.subplots(figsize=(8.0, 4.4))
             cells(ax, run)
             _finish(figure, run.summary, f"{len(run.cells)} cells", folder / "cells")
 
@@ -173,7 +173,7 @@ def cells(ax, run: Run):
     ax.minorticks_off()
     ax.set(xlabel="clients in the cohort", ylabel=f"ε (nats) at δ = {rows[0][1]['delta']:g}")
     ax.set_title(f"Leakage by cohort, all cells at once ({percent(run.summary['confidence'])})")
-    ax.figure.legend(loc="outside lower center", ncols=3)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
     return ax
 
 
