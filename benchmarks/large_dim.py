@@ -20,7 +20,7 @@ def main(hidden=13_334, trials=1_000_000):
     population = ja.Federated(
         model="mlp", hidden=hidden, learning_rate=0.05, rounds=10, fit_updates=2000, pair=["record", "zeroed"]
     )
-    attack = ja.GaussianLRT(ridge=[0.1, 1.0, 10.0, 100.0], rank=[0, 100, 500])
+    attack = ja.GaussianLRT(ridge=[0.001, 0.01, 0.1, 1.0], rank=[0, 100, 500])
     began = time.perf_counter()
     result = ja.run(
         ja.Audit(population=population, aggregator=ja.SecureSum(), attack=attack), trials=trials, deltas=[1e-3]

@@ -44,7 +44,10 @@ def folders(name, trials, models):
                 if not (folder / "summary.json").is_file():
                     ja.save(run_recipe(recipe), folder)
                     print(folder.name, flush=True)
-                yield state, partition, seed, store.read(folder)
+                run = store.read(folder)
+                if run.summary["digest"] != config.digest(recipe):
+                    raise SystemExit(f"{folder} holds another run; move it away")
+                yield state, partition, seed, run
 
 
 def table(path, runs):
@@ -100,7 +103,7 @@ def summarise(path, name, rows, trials, models):
                 for n in sizes:
                     found = select(rows, model=state, partition=partition, pair=pair, clients=n, delta=DELTA)
                     values = np.array([row["epsilon_lower"] for row in found])
-                    predicted = np.median([row["epsilon_predicted"] or np.inf for row in found])
+                    predicted = np.median([_or_infinite(row["epsilon_predicted"]) for row in found])
                     star = "*" if any(row["censored"] for row in found) else ""
                     low, middle, high = (
                         np.floor(100 * v) / 100 for v in (values.min(), np.median(values), values.max())
@@ -112,7 +115,7 @@ def summarise(path, name, rows, trials, models):
 
 def claims(rows):
     """How often the published qualitative claims hold, counted over runs."""
-    falls, steps, larger, compared, ceiling = 0, 0, 0, 0, 0
+    falls, steps, larger, compared, both, ceiling = 0, 0, 0, 0, 0, 0
     cell = {tuple(row[k] for k in ("model", "partition", "seed", "pair", "clients", "delta")): row for row in rows}
     sizes = sorted({row["clients"] for row in rows})
     for (*run, pair, clients, delta), row in cell.items():
@@ -123,18 +126,28 @@ def claims(rows):
                 steps += 1
                 falls += row["epsilon_lower"] < before["epsilon_lower"]
         if pair == "worst":
+            random = cell[*run, "random", clients, delta]
+            if row["censored"] and random["censored"]:
+                both += 1
+                continue
             compared += 1
-            larger += row["epsilon_lower"] >= cell[*run, "random", clients, delta]["epsilon_lower"]
+            larger += row["epsilon_lower"] >= random["epsilon_lower"]
     one = [row["epsilon_lower"] for row in rows if row["clients"] == sizes[-1] and row["delta"] == DELTA]
     return [
         f"- **ε falls with n**: in {falls:,} of {steps:,} steps from one cohort size to the next larger (steps that "
         "start at a censored value are left out).",
-        f"- **worst ≥ random**: in {larger:,} of {compared:,} cells.",
+        f"- **worst ≥ random**: in {larger:,} of {compared:,} cells; in {both:,} more both are limited by the "
+        "trials.",
         f"- **One round suffices**: every number here is of a single round; at n = {sizes[-1]:,}, ε(1e-3) ≥ "
         f"{min(one):.2f} to {max(one):.2f} over all runs and pairs.",
         f"- {ceiling:,} of {len(rows):,} bounds are limited by the trials (`censored` in cells.csv): no measurements "
         "of ε.",
     ]
+
+
+def _or_infinite(predicted):
+    """A prediction; none is stored where it is infinite."""
+    return np.inf if predicted is None else predicted
 
 
 def select(rows, **wanted):

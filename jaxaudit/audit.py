@@ -5,6 +5,7 @@ Where a recipe lists several pairs or cohort sizes, every combination is a cell:
 draws of every trial, and the failure probability.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -84,11 +85,13 @@ class Prepared:
       audit: the recipe.
       responses: what the population prepared.
       cells: what is audited together; the first is the headline.
+      timing: seconds spent in `respond_s` (data and training) and `calibrate_s` (moments, pairs, weights).
     """
 
     audit: "Audit"
     responses: Responses
     cells: tuple[Cell, ...]
+    timing: Mapping[str, float]
 
     def game(self) -> Game:
         """The cheapest form of the game: projected where score and aggregator are linear, else the general one."""
@@ -169,11 +172,28 @@ class Prepared:
 
     def statement(self, cell: Cell) -> str:
         """The sentence that says what a bound of a cell is about, and what it is not."""
+        drawn = self.responses.certify.describe(cell.server.noise_terms)["words"]
         return (
-            f"Lower bound on ε of: fixed candidates x, x' ({cell.pair.source}) + "
-            f"{self.responses.certify.describe(cell.server.noise_terms)['words']}; server knows {cell.server.knows}; "
-            f"adjacency: {cell.pair.adjacency}; conditional on {self.responses.given}, these candidates and this "
-            "attack. Not a statement about new clients, other models or record-level DP."
+            f"{self._about(cell, drawn)}; conditional on {self.responses.given}, these candidates and this attack. "
+            "Not a statement about new clients, other models or record-level DP."
+        )
+
+    def population_statement(self, cell: Cell) -> str:
+        """What a bound from disjoint cohorts is about, and what it assumes."""
+        rounds = self.responses.certify.rounds
+        drawn = (
+            f"sum of the updates of {cell.server.noise_terms:,} distinct clients of the population that the audited "
+            f"clients come from{f', others in each of {rounds} rounds' * (rounds > 1)}, one recording each"
+        )
+        return (
+            f"{self._about(cell, drawn)}; weights, settings and thresholds come from the fit pool; assuming that "
+            f"{self.responses.fresh}."
+        )
+
+    def _about(self, cell, drawn):
+        return (
+            f"Lower bound on ε of: fixed candidates x, x' ({cell.pair.source}), of which the target always sends "
+            f"one, + {drawn}; server knows {cell.server.knows}; adjacency: {cell.pair.adjacency}"
         )
 
 
@@ -226,6 +246,7 @@ class Audit:
           Prepared.
         """
         self.check()
+        began = time.perf_counter()
         population: Population = self.population
         responses = population.respond(seed, self.attack.broadcast())
         if self.server_knows not in responses.knows:
@@ -233,6 +254,7 @@ class Audit:
                 f"server_knows is {self.server_knows!r}, allowed are {', '.join(responses.knows)} for population "
                 f"{population.kind!r}; leave it out"
             )
+        responded = time.perf_counter()
         pool = responses.certify if self.server_knows == "certify_pool" else responses.fit
         moments = cache(lambda clients: pool.moments(clients - 1))
         pairs = responses.choose_pairs(moments(responses.cohorts[0]))
@@ -241,7 +263,8 @@ class Audit:
             for pair in pairs:
                 server = Server(pair, clients - 1, responses.knows[self.server_knows])
                 cells.append(self._calibrated(server, moments(clients)))
-        return Prepared(self, responses, tuple(cells))
+        timing = {"respond_s": responded - began, "calibrate_s": time.perf_counter() - responded}
+        return Prepared(self, responses, tuple(cells), timing)
 
     def _calibrated(self, server, moments):
         if hasattr(self.attack, "options"):

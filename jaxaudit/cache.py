@@ -44,7 +44,7 @@ def remembered(key: str | None, compute: Callable[[], Mapping[str, np.ndarray]])
     home = folder()
     if key is None or home is None:
         return compute()
-    path, found = home / f"{key}.safetensors", None
+    path, found = home / "arrays" / f"{key}.safetensors", None
     with suppress(OSError, SafetensorError):
         found = load_file(path)
     if found is not None:
@@ -74,7 +74,7 @@ def folder() -> Path | None:
     named = os.environ.get("JAXAUDIT_CACHE", "")
     if named.lower() == "off":
         return None
-    return Path(named or platformdirs.user_cache_dir("jaxaudit"))
+    return Path(named or platformdirs.user_cache_dir("jaxaudit")).expanduser()
 
 
 def _keep(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

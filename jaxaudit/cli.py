@@ -16,7 +16,7 @@ _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 _DATA_DIR = click.option(
     "--data-dir",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, file_okay=False),
     envvar="JAXAUDIT_DATA_DIR",
     help="Where the official files of data sets are.  [default: JAXAUDIT_DATA_DIR, or the folder of TFDS]",
 )
@@ -57,7 +57,7 @@ def run(recipe, overrides, trials, seed, deltas, confidence, out, data_dir):
     digest = config.digest(wanted)
     folder = out or Path("runs") / f"{Path(recipe).stem}-{digest}"
 
-    from . import report, runner, store
+    from . import report, runner, store, tables
 
     stored = _finished(wanted, digest, folder)
     if stored is None:
@@ -66,19 +66,22 @@ def run(recipe, overrides, trials, seed, deltas, confidence, out, data_dir):
             result = runner.run_recipe(wanted, progress=progress)
         with Console(stderr=True).status("Drawing the figures"):
             stored = report.save(result, folder)
-    report.show(stored, _console())
+    tables.show(stored, _console())
     _where(folder)
 
 
 def _finished(wanted, digest: str, folder: Path):
     """The run in `folder`, if it is the one that is wanted; None if there is none."""
-    from . import config, store
+    from . import config, datasets, store
 
     if not (folder / "summary.json").is_file():
         return None
     found = store.read(folder)
     if found.summary["digest"] != digest:
         raise ValueError(f"{folder} holds another run; choose another --out")
+    for name, digest in found.summary["provenance"]["data_sha256"].items():
+        if name in datasets.names() and datasets.load(name).sha256 != digest:
+            raise ValueError(f"{folder} was run on other data than the {name} found now; choose another --out")
     asked, has = config.to_mapping(wanted), found.summary["recipe"]
     for name in ("trials", "deltas", "confidence"):
         if asked[name] != has[name]:
@@ -93,7 +96,9 @@ def _finished(wanted, digest: str, folder: Path):
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--delta", "deltas", type=float, multiple=True, default=(1e-3,), show_default=True)
-@click.option("--confidence", type=float, help="That all bounds hold.  [default: 0.95, or that of the run]")
+@click.option(
+    "--confidence", type=float, help="That all bounds of all cells hold.  [default: 0.95, or that of the run]"
+)
 @click.option(
     "--design",
     type=click.Choice(["paired", "independent"]),
@@ -116,9 +121,10 @@ def bound(file, deltas, confidence, design, method, seed, cell):
     Larger scores speak for h1. A tenth of the scores, drawn at random, chooses the thresholds; the rest certify.
     Counts at thresholds that were fixed beforehand all take part.
     """
-    from . import report
+    from . import report, tables
     from .bounds import certify, percent
 
+    cells = 1
     if file.is_dir():
         from . import store
 
@@ -127,14 +133,14 @@ def bound(file, deltas, confidence, design, method, seed, cell):
                 f"{file} is a run folder, whose design and method are stored; leave --design and --method out"
             )
         stored = store.read(file)
-        found = stored.headline if cell is None else stored.cell(cell)
+        found, cells = stored.headline if cell is None else stored.cell(cell), len(stored.cells)
         plan, counts = found.plan, found.counts
         if plan.method == "pc-cp" and max(deltas) > max(plan.deltas):
             raise ValueError(
                 f"--delta is {max(deltas):g}, allowed are up to {max(plan.deltas):g}, the largest that {file} was "
                 "planned for; run the recipe again with it and another --seed"
             )
-        confidence = found.summary["confidence"] if confidence is None else confidence
+        confidence = stored.summary["confidence"] if confidence is None else confidence
     else:
         from .scores import plan_and_counts
 
@@ -142,13 +148,16 @@ def bound(file, deltas, confidence, design, method, seed, cell):
             raise ValueError(f"{file} is no run folder and has no cells; leave --cell out")
         confidence = 0.95 if confidence is None else confidence
         plan, counts = plan_and_counts(file, deltas, confidence, design, method, seed)
+    # A cell may have been chosen for what it showed, so it has its share of the failure probability, no more.
+    share = 1 - (1 - confidence) / cells
     trials = counts.trials_h0, counts.trials_h1
-    rows = [report.bound_row(certify(plan, counts, delta, confidence), trials=trials) for delta in deltas]
+    rows = [report.bound_row(certify(plan, counts, delta, share), trials=trials) for delta in deltas]
     console = _console()
-    console.print(report.table(rows, f"{file}: {min(trials):,} trials, {percent(confidence)} confidence"))
+    name = f"{file}, {found.summary['name']}" if cells > 1 else f"{file}"
+    console.print(tables.bound_table(rows, f"{name}: {min(trials):,} trials, {percent(share)} confidence"))
     if file.is_dir():
         console.print(found.summary["statement"])
-    console.print(report.method_sentence(plan.method, confidence))
+    console.print(tables.method_sentence([plan.method], share))
 
 
 @cli.command()
@@ -156,12 +165,11 @@ def bound(file, deltas, confidence, design, method, seed, cell):
 @_CELL
 def report(folder, cell):
     """Print a stored run again and redraw its figures."""
-    from . import plots, store
-    from . import report as report_
+    from . import plots, store, tables
 
     stored = store.read(folder)
     plots.draw(stored, folder, cell)
-    report_.show(stored, _console(), cell)
+    tables.show(stored, _console(), cell)
     _where(folder)
 
 

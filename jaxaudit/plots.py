@@ -163,7 +163,7 @@ def cells(ax, run: Run):
             ax.plot(n, row["epsilon_lower"], marker, color=color, mfc=fill, ms=6)
         if all(row["epsilon_predicted"] is not None for row in bounds):
             ax.plot(clients, [row["epsilon_predicted"] for row in bounds], color=color, ls="--", lw=1)
-    ceiling = rows[0][1]["epsilon_ceiling"]
+    ceiling = max(row["epsilon_ceiling"] for _, row in rows)
     ax.axhline(ceiling, color=CEILING, ls=":", label=f"ceiling of {run.summary['trials']:,} trials")
     ax.plot([], [], color=MUTED, ls="--", lw=1, label="Gaussian prediction, no bound")
     if any(row["censored"] for _, row in rows):
@@ -194,5 +194,5 @@ def _finish(figure, summary, what: str, path: Path) -> None:
         color=CEILING,
     )
     for suffix in (".png", ".pdf"):
-        figure.savefig(path.with_suffix(suffix))
+        figure.savefig(path.with_name(path.name + suffix))
     plt.close(figure)

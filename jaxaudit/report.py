@@ -1,4 +1,4 @@
-"""What a finished audit says: the summary, the table, the sentence that binds it, and the figures."""
+"""What is kept of a finished audit: the summary of every cell, and the figures."""
 
 import platform
 import subprocess
@@ -8,13 +8,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from . import config, plots, store
-from .bounds import area_under_roc, gaussian_epsilon, percent, rounded_down, tradeoff
+from .bounds import area_under_roc, gaussian_epsilon, tradeoff
 from .runner import Finding, Result
 
 
@@ -68,7 +64,7 @@ def _cell(finding: Finding, prepared) -> store.Cell:
         "bounds": [bound_row(bound, _prediction(bound.delta, finding.distance)) for bound in finding.bounds],
         "off_span": [bound_row(bound) for bound in finding.off_span],
         "population": [bound_row(bound) for bound in finding.population],
-        "assumes": finding.assumes if finding.population else "",
+        "population_statement": finding.population_statement if finding.population else "",
     }
     return store.Cell(summary, finding.plan, finding.counts, _spectrum(finding, prepared))
 
@@ -82,138 +78,6 @@ def save(result: Result, folder: str | Path) -> store.Run:
     run = to_run(result)
     store.write(run, folder, plots.draw)
     return run
-
-
-def show(run: store.Run, console: Console, name: str | None = None) -> None:
-    """Print the tables of a run and everything that must be said with them.
-
-    Args:
-      run: what is stored.
-      console: to print on.
-      name: of the one cell to show in full; by default all cells, and the headline's words.
-    """
-    cells = [cell.summary for cell in run.cells]
-    told = cells[0] if name is None else run.cell(name).summary
-    if name is None and len(cells) > 1:
-        console.print(cell_table(cells, _title(run.summary)))
-    else:
-        console.print(table(told["bounds"], _title(run.summary, told)))
-        if told["off_span"]:
-            level = percent(told["confidence"])
-            title = f"The off-span score of a server that knows the audited pool: a statement of its own, at {level}"
-            console.print(table(told["off_span"], title))
-    if any(cell["population"] for cell in cells):
-        console.print(population_table([told] if name else cells))
-    for word, text in (
-        ("statement", told["statement"]),
-        ("verdict", told["verdict"]),
-        ("setting", told["setting"] and f"{told['setting']}, chosen on pilot trials" * (len(told["options"]) > 1)),
-        ("real", run.summary["real"]),
-        ("simulated", run.summary["simulated"]),
-    ):
-        if text:
-            console.print(Text.assemble((f"{word.capitalize()}: ", "bold"), text))
-    alone = name is not None or len(cells) == 1
-    confidence = told["confidence"] if alone else run.summary["confidence"]
-    console.print(method_sentence(told["bounds"][0]["method"], confidence, 1 if alone else len(cells)))
-
-
-def cell_table(cells: list[dict], title: str) -> Table:
-    """All cells of a run, one a row: the certified bound at every delta, and in brackets the prediction."""
-    result = _plain_table(title, any(row["censored"] for cell in cells for row in cell["bounds"]))
-    result.add_column("pair")
-    for name in ("clients", "Δ", *(f"ε at δ = {row['delta']:g}" for row in cells[0]["bounds"]), "ceiling"):
-        result.add_column(name, justify="right", no_wrap=True)
-    result.add_column("verdict")
-    for cell in cells:
-        result.add_row(
-            cell["pair"],
-            f"{cell['clients']:,}",
-            "–" if cell["distance"] is None else f"{cell['distance']:.3f}",
-            *(Text(f"{_certified(row)}({_predicted(row)})") for row in cell["bounds"]),
-            f"{cell['bounds'][0]['epsilon_ceiling']:.2f}",
-            cell["verdict_kind"],
-        )
-    return result
-
-
-def population_table(cells: list[dict]) -> Table:
-    """What the cohorts that share no client certify about the population."""
-    trials = "disjoint cohorts"
-    title = f"On the population, a statement of its own: {trials} as the only trials, all else from the fit pool"
-    result = _plain_table(title, any(row["censored"] for cell in cells for row in cell["population"]))
-    words = f"Every client sends its first recording. Assuming that {cells[0]['assumes']}."
-    result.caption = Text(f"{result.caption or ''}\n{words}".strip())
-    result.caption_style, result.caption_justify = "none", "left"
-    result.add_column("pair")
-    for name in ("clients", trials, *(f"ε at δ = {row['delta']:g}" for row in cells[0]["population"]), "ceiling"):
-        result.add_column(name, justify="right", no_wrap=True)
-    for cell in cells:
-        rows = cell["population"]
-        result.add_row(
-            cell["pair"],
-            f"{cell['clients']:,}",
-            f"{rows[0]['trials']:,}",
-            *(Text(_certified(row)) for row in rows),
-            f"{max(row['epsilon_ceiling'] for row in rows):.3f}",
-        )
-    return result
-
-
-def table(rows: list[dict], title: str) -> Table:
-    """Bounds as a table: certified values carry the sign ≥, and nothing else does."""
-    result = _plain_table(title, any(row["censored"] for row in rows))
-    for name in ("δ", "ε certified", "ε predicted", "ε ceiling", "false pos. rate", "false neg. rate", "errors"):
-        result.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        result.add_row(
-            f"{row['delta']:g}",
-            Text(_certified(row), "bold"),
-            _predicted(row),
-            f"{row['epsilon_ceiling']:.3f}",
-            f"{row['fpr']:.3g}",
-            f"{row['fnr']:.3g}",
-            f"{row['errors_h0']:,} + {row['errors_h1']:,}",
-        )
-    return result
-
-
-def _plain_table(title, censored) -> Table:
-    result = Table(title=Text(title), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
-    if censored:
-        result.caption = Text(
-            "* No error of the rarer kind was seen: limited by the number of trials, not a measurement of ε."
-        )
-        result.caption_style, result.caption_justify = "yellow", "left"
-    return result
-
-
-def _certified(row):
-    sign, mark = "≥" if row["kind"] == "certified" else "≈", "*" if row["censored"] else " "
-    return f"{sign} {rounded_down(row['epsilon_lower'])}{mark}"
-
-
-def _predicted(row):
-    predicted = row["epsilon_predicted"]
-    return "–" if predicted is None else f"{predicted:.3f}"
-
-
-def method_sentence(method: str, confidence: float, cells: int = 1) -> Text:
-    """How the columns of the table are to be read."""
-    share = f", of which each of the {cells} rows has an equal share" if cells > 1 else ""
-    return Text.assemble(
-        ("How to read it: ", "bold"),
-        f"with {percent(confidence)} confidence all bounds of the table hold together{share} "
-        f"({_METHOD_WORDS[method]}; thresholds were chosen on other trials). A prediction"
-        f"{' (in brackets)' * (cells > 1)} is a Gaussian model of the noise, not a bound. The ceiling is the most "
-        "that this many trials could certify.",
-    )
-
-
-_METHOD_WORDS = {
-    "pc-cp": "paired conditional Clopper-Pearson",
-    "union": "union of two Clopper-Pearson limits",
-}
 
 
 def bound_row(bound, prediction: float | None = None, trials: tuple[int, int] | None = None) -> dict:
@@ -242,16 +106,6 @@ def bound_row(bound, prediction: float | None = None, trials: tuple[int, int] | 
 
 def _prediction(delta, distance):
     return None if distance is None else gaussian_epsilon(delta, distance)
-
-
-def _title(summary, told=None) -> str:
-    recipe = summary["recipe"]
-    pair = f", pair {told['pair']}" if told and told["pair"] else ""
-    of = f", {told['clients']:,} clients" if told and isinstance(recipe["population"].get("clients"), list) else ""
-    return (
-        f"{recipe['attack']['kind']} on {recipe['population']['kind']} updates{pair}{of}: "
-        f"{summary['trials']:,} trials, {percent((told or summary)['confidence'])} confidence, seed {summary['seed']}"
-    )
 
 
 def _spectrum(finding: Finding, prepared) -> dict:

@@ -39,7 +39,7 @@ class Finding:
         its own, with its own confidence. Empty where the difference lies in the span.
       population: bounds on the population that the audited clients come from, a statement of its own; empty where
         they cannot be had.
-      assumes: what those rest on, in words.
+      population_statement: the sentence that says what those are about, and what they assume.
     """
 
     cell: Cell
@@ -53,7 +53,7 @@ class Finding:
     verdict: Verdict
     off_span: tuple[Bound, ...]
     population: tuple[Bound, ...]
-    assumes: str
+    population_statement: str
 
     @property
     def bounds(self) -> tuple[Bound, ...]:
@@ -81,8 +81,9 @@ class Result:
       recipe: the audit, and the trials, seed, deltas and confidence it was run with.
       prepared: pools, and the cells with the setting that each was certified with.
       cells: what was found about each; all bounds of all cells hold together, and the first is the headline.
-      timing: seconds spent in `prepare_s`, `compile_s` (the first block, tracing and compiling included) and
-        `trials_s`, and `trials_per_s`.
+      timing: seconds spent in `prepare_s` (of it `respond_s` on data and training, `calibrate_s` on moments, pairs
+        and weights, the rest on projections and tuning), `compile_s` (the first block, tracing and compiling
+        included), `trials_s` and `verdict_s`, and `trials_per_s`.
     """
 
     recipe: Recipe
@@ -180,12 +181,13 @@ def run_recipe(recipe: Recipe, *, devices=None, progress: Callable[[str, int], P
             verdict=verdicts[number],
             off_span=off_span[number],
             population=population[number],
-            assumes=prepared.responses.fresh,
+            population_statement=prepared.population_statement(cell),
         )
         for number, cell in enumerate(prepared.cells)
     ]
     timing = {
         "prepare_s": prepared_s,
+        **prepared.timing,
         "compile_s": player.first_block_s,
         "trials_s": trials_s,
         "verdict_s": judged_s,
@@ -272,7 +274,8 @@ def _certify_population(player, prepared, pilots, recipe) -> list[tuple[Bound, .
     pilot, found = player.scores(learned, "fit", pilots), []
     for number, (column, sums) in enumerate(zip(columns, prepared.responses.certify.disjoint(columns))):
         if not len(sums):
-            return nothing
+            found.append(())
+            continue
         slack, nested = audited.slack[number], bool(learned.nested[number] and audited.nested[number])
         h0, h1 = (sums + np.vdot(column.test.weights, end) - column.test.offset.sum() for end in column.pair.both)
         plan = _plan(replace(pilot[number], nested=nested), len(sums), recipe.deltas, recipe.confidence)

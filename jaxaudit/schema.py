@@ -37,12 +37,22 @@ def one_or_more(of: type, what: str, good: Callable[[Any], bool]):
             raise ValueError(f"not one or more different {what}")
         return value
 
-    return Annotated[of | tuple[of, ...], BeforeValidator(as_tuple), AfterValidator(check), Allowed(what)]
+    return Annotated[
+        of | tuple[of, ...],
+        BeforeValidator(as_tuple),
+        AfterValidator(check),
+        Allowed(f"one or more different {what}"),
+    ]
 
 
 def as_tuple(value):
     """A list as a tuple, for recipes are hashable; anything else as it is."""
     return tuple(value) if isinstance(value, list) else value
+
+
+def listed(value):
+    """The same, and one value as a list of one."""
+    return (value,) if isinstance(value, str | int | float) else as_tuple(value)
 
 
 def field_names(cls) -> list[str]:
@@ -70,13 +80,14 @@ def explain(error: ValidationError, cls: type, prefix: str = "") -> str:
     info, path = cls.__pydantic_fields__[name], f"{prefix}{name}"
     about = f" ({info.description})" if info.description else ""
     remedy = f"; set it with --set {path}=VALUE"
+    given = list(first["input"]) if isinstance(first["input"], tuple) else first["input"]
     if first["type"].startswith("missing"):
         return f"{path} is missing{about}{remedy}"
     span = allowed_range(info.metadata)
     if not span or "type" in first["type"] or "finite" in first["type"]:
         span = f"{message[0].lower()}{message[1:]}" + (f", {span}" if span else "")
-        return f"{path} is {first['input']!r}: {span}{about}{remedy}"
-    return f"{path} is {first['input']!r}, allowed are {span}{about}{remedy}"
+        return f"{path} is {given!r}: {span}{about}{remedy}"
+    return f"{path} is {given!r}, allowed are {span}{about}{remedy}"
 
 
 def allowed_range(metadata: Iterable[Any]) -> str:

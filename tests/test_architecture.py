@@ -21,7 +21,7 @@ LAYERS = (
     {"config", "store"},
     {"player", "scores"},
     {"runner"},
-    {"plots"},
+    {"plots", "tables"},
     {"report", "doctor"},
     {"cli"},
     {"__main__"},

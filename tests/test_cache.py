@@ -56,7 +56,7 @@ def same(left, right):
 
 
 def entry(home):
-    (path,) = home.glob("*.safetensors")
+    (path,) = (home / "arrays").glob("*.safetensors")
     return path
 
 
@@ -106,8 +106,8 @@ def test_a_pickle_is_never_opened(compute, home):
         def __reduce__(self):
             return os.mkdir, (str(home / "sprung"),)
 
-    home.mkdir()
-    (home / f"{KEY}.safetensors").write_bytes(pickle.dumps(Trap()))
+    (home / "arrays").mkdir(parents=True)
+    (home / "arrays" / f"{KEY}.safetensors").write_bytes(pickle.dumps(Trap()))
     same(remembered(KEY, compute), compute.arrays)
     assert compute.calls == 1 and not (home / "sprung").exists()
 
@@ -123,7 +123,7 @@ def test_many_writers_at_once_agree(compute, home):
         found = list(pool.map(one, range(8)))
     for arrays in found:
         same(arrays, compute.arrays)
-    assert [path.name for path in home.iterdir()] == [f"{KEY}.safetensors"]
+    assert [path.name for path in (home / "arrays").iterdir()] == [f"{KEY}.safetensors"]
     calls = compute.calls
     same(remembered(KEY, compute), compute.arrays)
     assert compute.calls == calls
@@ -156,7 +156,7 @@ def test_an_interrupted_write_leaves_nothing_behind(compute, home, monkeypatch):
 
     monkeypatch.setattr(cache, "save_file", full)
     same(remembered(KEY, compute), compute.arrays)
-    assert list(home.iterdir()) == []
+    assert list((home / "arrays").iterdir()) == []
 
 
 def test_an_error_of_the_computation_is_its_own(home):
@@ -174,12 +174,22 @@ def test_what_was_used_last_stays(home, monkeypatch):
     keys = [key_of(number=number) for number in range(5)]
     for number in range(4):
         remembered(keys[number], Counted(array=np.zeros(250)))
-        os.utime(home / f"{keys[number]}.safetensors", (number, number))  # clocks may be coarser than tests are quick
+        os.utime(
+            home / "arrays" / f"{keys[number]}.safetensors", (number, number)
+        )  # clocks may be coarser than tests are quick
     unused = Counted()
     remembered(keys[0], unused)
     remembered(keys[4], Counted(array=np.zeros(250)))
     assert unused.calls == 0
-    assert {path.stem for path in home.iterdir()} == {keys[number] for number in (0, 2, 3, 4)}
+    assert {path.stem for path in (home / "arrays").iterdir()} == {keys[number] for number in (0, 2, 3, 4)}
+
+
+def test_a_user_s_own_files_beside_the_cache_are_left_alone(home, monkeypatch):
+    home.mkdir()
+    (home / "recorded.safetensors").write_bytes(b"updates")
+    monkeypatch.setattr(cache, "_BUDGET_BYTES", 1)
+    remembered(KEY, lambda: {"a": np.zeros(0)})
+    assert (home / "recorded.safetensors").read_bytes() == b"updates"
 
 
 def test_what_is_too_large_is_not_kept(home, monkeypatch):

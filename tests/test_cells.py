@@ -358,7 +358,8 @@ def test_independent_clients_speak_of_their_population(quick):
     population = ja.Federated(clients=[5, 8], rounds=0, variants=1, cohort="without_replacement", pool_clients=60)
     result = ja.run(audit_of(population), trials=1000, deltas=[0.1], devices=ONE)
     assert [finding.population[0].trials for finding in result.cells] == [60 // 4, 60 // 7]
-    assert "independent draws from one law" in result.headline.assumes
+    words = result.headline.population_statement
+    assert "independent draws from one law" in words and "4 distinct clients of the population" in words
 
 
 def test_a_server_that_knows_the_pool_says_nothing_about_the_population(tmp_path, quick):

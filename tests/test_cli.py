@@ -632,3 +632,21 @@ def test_list_refuses_a_kind_that_is_not_there():
     answer = ask("list", "nothing")
     assert (answer.code, answer.out) == (2, "")
     assert "kind is 'nothing', allowed are federated" in answer.err
+
+
+def test_a_cell_chosen_after_a_look_has_its_share_of_the_failure_probability(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert ask("run", *LAW, "--set=population.clients=[4, 8]", "--out=both").code == 0
+    answer = ask("bound", "both", "--cell=antipodal-8", "--confidence=0.9")
+    assert "both, antipodal-8: 2,000 trials, 95% confidence" in answer.words
+    refused = ask("bound", "both", "--cell=worst-8")
+    assert refused.code == 2 and "allowed are antipodal-4, antipodal-8" in refused.err
+
+
+def test_a_stored_run_of_other_data_is_not_printed_as_the_one_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert ask("run", *SMALL, "--out=run").code == 0
+    changed = datasets.load("digits")._replace(labels=datasets.load("digits").labels[::-1].copy())
+    monkeypatch.setattr(datasets, "load", lambda name: changed)
+    refused = ask("run", *SMALL, "--out=run")
+    assert refused.code == 2 and "other data than the digits found now" in refused.err

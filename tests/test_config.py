@@ -343,7 +343,7 @@ def test_what_is_no_attack_is_refused_in_one_line(own, kind, words):
         ({"deltas": [1.0]}, ("deltas is 1.0", "less than 1", "--set deltas=VALUE")),
         ({"deltas": [0.1, -0.1]}, ("deltas is -0.1", "greater than or equal to 0")),
         ({"deltas": [float("nan")]}, ("deltas is nan", "finite")),
-        ({"deltas": []}, ("deltas is ()", "at least 1")),
+        ({"deltas": []}, ("deltas is []", "at least 1")),
         ({"deltas": 1e-3}, ("deltas is 0.001", "list")),
         ({"confidence": 1.0}, ("confidence is 1.0", "> 0 and < 1")),
         ({"confidence": "high"}, ("confidence is 'high'", "number", "> 0 and < 1")),

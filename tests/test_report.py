@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 import jaxaudit as ja
-from jaxaudit import plots, report
+from jaxaudit import plots, report, tables
 
 CURVES = (plots.roc, plots.tradeoff_curve, plots.privacy)
 ROW = {
@@ -63,7 +63,7 @@ def printed(*what):
 
 def shown(run):
     console = Console(file=StringIO(), width=110)
-    report.show(run, console)
+    tables.show(run, console)
     return " ".join(console.file.getvalue().split())
 
 
@@ -72,24 +72,24 @@ def shown(run):
 
 @pytest.mark.parametrize("kind, sign", [("certified", "≥"), ("gaussian", "≈"), ("estimate", "≈"), ("", "≈")])
 def test_only_certified_values_carry_the_sign(kind, sign):
-    text = printed(report.table([ROW | {"kind": kind}], "title"))
+    text = printed(tables.bound_table([ROW | {"kind": kind}], "title"))
     assert [each for each in "≥≈" if each in text] == [sign]
     assert f"{sign} 3.250" in text
 
 
 @pytest.mark.parametrize("epsilon, printed_as", [(3.2499, "≥ 3.249"), (0.0006, "≥ 0.000"), (0.0, "≥ 0.000")])
 def test_a_certified_value_is_never_rounded_up(epsilon, printed_as):
-    assert printed_as in printed(report.table([ROW | {"epsilon_lower": epsilon}], "title"))
+    assert printed_as in printed(tables.bound_table([ROW | {"epsilon_lower": epsilon}], "title"))
 
 
 def test_a_row_prints_its_numbers_in_the_order_of_its_columns():
-    (line,) = (line for line in printed(report.table([ROW], "title")).splitlines() if "≥" in line)
+    (line,) = (line for line in printed(tables.bound_table([ROW], "title")).splitlines() if "≥" in line)
     assert line.split() == ["0.001", "≥", "3.250", "4.125", "5.500", "0.001", "0.25", "2", "+", "500"]
 
 
 @pytest.mark.parametrize("censored, mark", [(True, "3.250*"), (False, "3.250 ")])
 def test_a_star_stands_where_no_rare_error_was_seen_and_nowhere_else(censored, mark):
-    text = printed(report.table([ROW | {"censored": censored}], "title"))
+    text = printed(tables.bound_table([ROW | {"censored": censored}], "title"))
     assert mark in text and ("*" in text) == censored
 
 
@@ -105,18 +105,18 @@ def test_nothing_is_explained_where_no_star_stands(run):
 
 
 def test_a_missing_prediction_is_a_dash():
-    assert "–" in printed(report.table([ROW | {"epsilon_predicted": None}], "title"))
+    assert "–" in printed(tables.bound_table([ROW | {"epsilon_predicted": None}], "title"))
 
 
 @pytest.mark.parametrize("name", ["scores[red].npz", "a[/b].npz", ":warning:.npz"])
 def test_a_title_is_printed_as_it_is(name):
-    assert name in printed(report.table([ROW], name))
+    assert name in printed(tables.bound_table([ROW], name))
 
 
 @pytest.mark.parametrize("confidence, words", [(0.95, "95%"), (0.999, "99.9%"), (0.9995, "99.95%")])
 def test_confidence_is_printed_as_it_is(confidence, words):
     assert f"with {words} confidence all bounds of the table hold together" in printed(
-        report.method_sentence("union", confidence)
+        tables.method_sentence(["union"], confidence)
     ).replace("\n", " ")
 
 
@@ -126,7 +126,7 @@ def test_confidence_is_printed_as_it_is(confidence, words):
 @pytest.mark.parametrize(
     "words",
     [
-        "Lower bound on ε of: fixed candidates x, x' (antipodal vectors of the law's support) + sum of 7 independent",
+        "Lower bound on ε of: fixed candidates x, x' (antipodal vectors of the law's support), of which the target always sends one, + sum of 7 independent",
         "; server knows ",
         "; adjacency: replacement of a client's update; ",
         "conditional on this law, these candidates and this attack.",
@@ -257,3 +257,42 @@ def test_drawing_leaves_no_figure_open(run, tmp_path, monkeypatch):
     open_before = plt.get_fignums()
     plots.draw(run, tmp_path)
     assert plt.get_fignums() == open_before
+
+
+# Several cells.
+
+
+@pytest.fixture(scope="module")
+def several():
+    """Two laws' points in two cohorts, at four deltas."""
+    audit = ja.Audit(
+        population=ja.Synthetic(dim=12, clients=[8, 4], pair=["antipodal", "zeroed"]),
+        aggregator=ja.SecureSum(),
+        attack=ja.GaussianLRT(),
+    )
+    return report.to_run(ja.run(audit, trials=2000, deltas=[0.0, 1e-2, 1e-3, 1e-4]))
+
+
+def test_every_cell_is_named_in_a_narrow_terminal(several):
+    text = printed(tables.cell_table([cell.summary for cell in several.cells], "title"))
+    assert all(f"{pair}-{clients} " in text for pair in ("antipodal", "zeroed") for clients in (8, 4))
+    assert text.count("≥") == 16 and "…" not in text
+
+
+def test_the_words_of_one_cell_are_not_taken_for_those_of_all(several):
+    text = shown(several)
+    assert "Statement of antipodal-8: Lower bound" in text and "Verdict of antipodal-8:" in text
+    assert "zeroed is zero-out of a client's update" in text
+    console = Console(file=StringIO(), width=110)
+    tables.show(several, console, "zeroed-4")
+    alone = " ".join(console.file.getvalue().split())
+    assert "sum of 3 independent" in alone and "98.75% confidence all bounds" in alone
+
+
+def test_figures_of_a_pair_from_a_file_keep_their_names(several, tmp_path):
+    head = several.cells[0]
+    cells = (replace(head, summary=head.summary | {"name": "pairs/mine.npz-8"}), *several.cells[1:])
+    plots.draw(replace(several, cells=cells), tmp_path, "pairs/mine.npz-8")
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        f"pairs-mine.npz-8-{figure}.png" for figure in ("roc", "tradeoff", "privacy", "spectrum")
+    }

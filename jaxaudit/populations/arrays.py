@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from pydantic import Field, field_validator
 
-from ..schema import as_tuple, recipe, several
+from ..schema import listed, recipe, several
 from ..types import Moments, Pair, Responses
 from .imports import Updates, read_updates
 from .pairs import (
@@ -92,7 +92,9 @@ class Arrays:
     kind: Literal["arrays"] = "arrays"
     path: str = Field(description="a .npy, .npz or .safetensors file, or a folder of them")
     layers: tuple[str, ...] = Field((), description="names or patterns of tensors, empty for all")
-    rounds: tuple[int, ...] = Field((), description="rounds to audit together, empty where one is recorded")
+    rounds: tuple[int, ...] = Field(
+        (), max_length=1000, description="rounds to audit together, empty where one is recorded"
+    )
     clients: cohort_field(100_000) = Field(60, description="cohort sizes, the target included")
     cohort: Cohort = "with_replacement"
     fit_share: float = Field(0.5, gt=0, lt=1, description="share of the clients that the server may learn from")
@@ -101,21 +103,23 @@ class Arrays:
     @field_validator("layers", "rounds", mode="before")
     @classmethod
     def _lists(cls, value):
-        return as_tuple(value)
+        return listed(value)
 
     def respond(self, seed: int, broadcast: Any) -> Responses:
         """Index, check and split the recordings; rows are read when they are used."""
         if broadcast is not None:
             raise ValueError("recorded arrays cannot answer a malicious broadcast; use an honest attack")
         updates = read_updates(self.path, self.layers)
-        require_pair_files(several(self.pair))
         known = updates.client is not None
         if self.cohort == "fixed" and not known:
             raise ValueError(
-                f'cohort is "fixed", but {self.path} does not say whose updates it holds; record `client`'
+                f'population.cohort is "fixed", but {self.path} does not say whose updates it holds; record `client`'
             )
         owners = updates.client if known else np.arange(len(updates))
         rounds = self._audited(updates)
+        if len(rounds) > 1 and not known:
+            raise ValueError(f"{self.path} does not say whose updates its rounds hold; record `client`")
+        require_pair_files(several(self.pair), len(rounds), updates.dim)
         for first, last in blocks(np.ones(len(updates), int), updates.dim):
             updates.rows(np.arange(first, last))  # refuses what is not finite
         parts = self._split(owners, updates.round, rounds, known, seed)
@@ -140,12 +144,18 @@ class Arrays:
                 + apart,
                 "certify_pool": "the two candidates, the protocol, and every recorded update of the audited pool",
             },
-            # A model that moved through recorded rounds was moved by the recorded clients.
-            fresh=""
-            if self.cohort == "fixed" or len(rounds) > 1
-            else "the recorded clients are independent draws from one population, "
-            "and the model and the candidates were chosen without them",
+            fresh=self._fresh(updates, known),
             data_sha256=updates.sha256,
+        )
+
+    def _fresh(self, updates, known):
+        # A model that moved through recorded rounds was moved by the recorded clients.
+        if self.cohort == "fixed" or len(np.unique(updates.round)) > 1:
+            return ""
+        who = "clients" if known else "updates come from different clients, which"
+        return (
+            f"the recorded {who} are independent draws from one population, and the model and the candidates were "
+            "chosen without them"
         )
 
     def _audited(self, updates):

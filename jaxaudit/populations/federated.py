@@ -57,7 +57,7 @@ class Federated:
       alpha: concentration of the Dirichlet partition; smaller is more uneven.
       variants: recorded mini-batch updates of each client; 1 is enough where cohorts are drawn.
       fit_share: share of the records that the server may learn from.
-      fit_updates: updates of its own clients that the server learns from, at most.
+      fit_updates: updates of its own clients that the server learns from, at most; two of two clients at least.
       pair: "record" (one record of the target's batch is replaced by a record the cohort never saw), "zeroed" (the
         target's update or nothing), "random" (two of the target's updates), "worst" (farthest pair of the fit pool),
         or a file with arrays `h0` and `h1`; a list of them audits all from the same draws.
@@ -105,7 +105,6 @@ class Federated:
         """Load, deal, train and set up the recordings."""
         if broadcast is not None:
             raise ValueError("federated clients answer only an honest server so far; use an honest attack")
-        require_pair_files(several(self.pair))
         data = datasets.load(self.dataset)
         models.check(self.model, data.inputs.shape[1:])
         model = models.build(self.model, data.classes, self.hidden)
@@ -117,6 +116,7 @@ class Federated:
 
         inputs, labels = jnp.asarray(data.inputs), jnp.asarray(data.labels)
         start, unravel = training.init(keys["init"], inputs[:1])
+        require_pair_files(several(self.pair), self.audited_rounds, start.size)
         trainers = certify if self.cohort == "fixed" else fit
         path = remembered(of, lambda: self._train(training, unravel, start, inputs, labels, trainers, keys["train"]))
         thetas = [jnp.asarray(theta) for theta in path["theta"]]
@@ -199,9 +199,11 @@ class Federated:
             each = records.shape[1]
             if each < self.batch_size + spare:
                 allowed = f"batches of 1 to {each - spare}" if each > spare else f"up to {len(part) // 2} clients"
+                field = "clients" if self.cohort == "fixed" else "pool_clients"
                 raise ValueError(
-                    f"population.batch_size is {self.batch_size}, but {clients} clients share {len(part)} {name} "
-                    f"records, {each} each; allowed are {allowed}: use fewer clients or smaller batches"
+                    f"population.batch_size is {self.batch_size}, but the {clients} clients of population.{field} "
+                    f"share {len(part)} {name} records, {each} each; allowed are {allowed}: use fewer clients or "
+                    "smaller batches"
                 )
             dealt.append(records)
         return dealt
@@ -246,8 +248,8 @@ class Federated:
             "record",
             *(np.stack(side) for side in zip(*ends)),
             adjacency="replacement of one record of the target's batch",
-            source=f"the target's batch with record {record} of {self.dataset}, and the same batch with record "
-            f"{substitute} in its place",
+            source=f"the target's batch{'es' * (len(target) > 1)} with record {record} of {self.dataset}, and the "
+            f"same with record {substitute} in its place",
         )
 
 

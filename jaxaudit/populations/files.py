@@ -105,6 +105,8 @@ def _reading(path: Path):
         yield
     except _DAMAGE as error:
         reason = str(error).split("\n")[0]
+        if "pickle" in reason:  # NumPy would advise to load it unsafely
+            reason = "it holds Python objects, or is damaged"
         raise ValueError(
             f"file {path}: cannot be read as {path.suffix} ({reason}); write plain numeric arrays, without pickle"
         ) from error

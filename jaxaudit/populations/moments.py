@@ -43,10 +43,14 @@ class Mixture(NamedTuple):
         return self.within * scatter.sum(0) + self.between * ((means - means.mean(0)) ** 2).sum(0)
 
 
-def affordable(source: Source, mixture: Mixture) -> bool:
-    """Whether the moments take half a minute or less, and fit in memory."""
+def affordable(source: Source, mixture: Mixture, rounds: int = 1) -> bool:
+    """Whether the moments of all rounds take half a minute or less, and fit in memory."""
     count, smaller = _rows(source, mixture), min(_rows(source, mixture), source.dim)
-    return smaller <= _EIGENVALUES and count * source.dim * smaller <= _OPERATIONS and _fits(count, source.dim)
+    return (
+        smaller * rounds <= _EIGENVALUES
+        and count * source.dim * smaller * rounds <= _OPERATIONS
+        and _fits(count, source.dim)
+    )
 
 
 def exact_moments(source: Source, mixture: Mixture) -> Moments:

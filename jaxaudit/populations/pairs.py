@@ -15,7 +15,7 @@ _CANDIDATES, _NUMBERS = 2048, 2**28
 
 def pair_field(*names: str):
     """The type of a recipe's `pair`: one of `names` or a file with arrays h0 and h1, or a list of several."""
-    what = f"of {', '.join(names)}, or files {'|'.join(SUFFIXES[1:])} with arrays h0 and h1"
+    what = f"of {', '.join(names)}, and files {'|'.join(SUFFIXES[1:])} with arrays h0 and h1"
     return one_or_more(str, what, lambda pair: pair in names or pair.endswith(SUFFIXES[1:]))
 
 
@@ -24,11 +24,11 @@ def cohort_field(most: int):
     return one_or_more(int, f"cohort sizes ≥ 2 and ≤ {most:,}", lambda clients: 2 <= clients <= most)
 
 
-def require_pair_files(pairs: tuple[str, ...]) -> None:
-    """Raise ValueError now, before any training, where a pair names a file that cannot be read."""
+def require_pair_files(pairs: tuple[str, ...], rounds: int, dim: int) -> None:
+    """Raise ValueError now, before any training, where a pair names a file that cannot serve."""
     for pair in pairs:
         if pair.endswith(SUFFIXES[1:]):
-            read_arrays(pair)
+            explicit_pair(pair, rounds, dim)
 
 
 def explicit_pair(path: str, rounds: int, dim: int) -> Pair:
@@ -36,7 +36,7 @@ def explicit_pair(path: str, rounds: int, dim: int) -> Pair:
     arrays = read_arrays(path)
     both = []
     for name in ("h0", "h1"):
-        found = pick(arrays, name, path, ndim=1 if rounds == 1 else 2)
+        found = pick(arrays, name, path, ndim=np.ndim(arrays.get(name, ())) or 1)
         vectors = np.atleast_2d(np.asarray(found, np.float32))
         if vectors.shape != (rounds, dim):
             shape = f"({dim},)" if rounds == 1 else f"({rounds}, {dim}): rounds, dim"

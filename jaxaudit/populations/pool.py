@@ -123,17 +123,20 @@ class RecordedPool:
 
     def affordable(self, noise_terms: int) -> bool:
         """Whether the moments of that many terms can be had in half a minute."""
-        return affordable(self.sources[0], self._mixture(noise_terms))
+        return affordable(self.sources[0], self._mixture(noise_terms), self.rounds)
 
     def moments(self, noise_terms: int) -> tuple[Moments, ...]:
         """Exact moments of the sum of the first `noise_terms` seats, round by round."""
-        if self.stands_in_for:  # one decomposition serves cohorts of all sizes
-            return tuple(_scaled(one, noise_terms / self.noise_terms) for one in self._all)
-        return tuple(exact_moments(source, self._mixture(noise_terms)) for source in self.sources)
+        if self.stands_in_for and self.cohort != "without_replacement":  # one decomposition serves all sizes
+            return tuple(_scaled(one, noise_terms / self.noise_terms) for one in self._largest)
+        return self._exact(noise_terms)
 
     @cached_property
-    def _all(self):
-        return [exact_moments(source, self._mixture(self.noise_terms)) for source in self.sources]
+    def _largest(self):
+        return self._exact(self.noise_terms)
+
+    def _exact(self, terms):
+        return tuple(exact_moments(source, self._mixture(terms)) for source in self.sources)
 
     def _mixture(self, terms):
         groups = len(self.sources[0].sizes)
@@ -173,28 +176,34 @@ class RecordedPool:
 
     def disjoint(self, columns: Sequence[Column]) -> list[np.ndarray]:
         """Summed scalars of cohorts that share no client, each sending its first recording; new ones every round."""
-        sums, clients = [], len(self.sources[0].sizes)
-        for column in columns:
-            cohorts = clients // (column.noise_terms * self.rounds)
-            total, taken = np.zeros(cohorts), cohorts * column.noise_terms
-            for number, (source, weight) in enumerate(zip(self.sources, column.test.weights)):
-                first = np.concatenate([[0], np.cumsum(source.sizes)[:-1]])[number * taken : (number + 1) * taken]
-                total += source.project(weight[None])[0][first, 0].reshape(cohorts, -1).sum(1)
-            sums.append(total)
+        weights = np.stack([column.test.weights for column in columns], axis=1)
+        cohorts = [len(self.sources[0].sizes) // (column.noise_terms * self.rounds) for column in columns]
+        sums = [np.zeros(count) for count in cohorts]
+        for number, (source, weight) in enumerate(zip(self.sources, weights)):
+            first = source.project(weight)[0][np.cumsum(source.sizes) - source.sizes]
+            for c, column in enumerate(columns):
+                taken = cohorts[c] * column.noise_terms
+                own = first[number * taken : (number + 1) * taken, c]
+                sums[c] += own.reshape(cohorts[c], column.noise_terms).sum(1)
         return sums
 
     def describe(self, noise_terms: int) -> dict[str, Any]:
         """Size and nature of the pool."""
         groups = noise_terms if self.cohort == "fixed" and not self.stands_in_for else None
-        updates = int(self.sources[0].sizes[:groups].sum())
+        updates = int(sum(source.sizes[:groups].sum() for source in self.sources))
         clients = None if self.clients is None else (groups or self.clients)
         of = "" if clients is None else f" of {clients:,} clients"
+        own = "" if clients is None else ", each client drawing one of its own"
         drawn = {
-            "fixed": f"updates drawn with replacement from {updates:,} {self.what}{of}, each client drawing one of "
-            "its own",
-            "with_replacement": f"updates drawn with replacement from {updates:,} {self.what}{of}",
-            "without_replacement": f"updates of distinct clients drawn without replacement from {updates:,} "
-            f"{self.what}{of}",
+            "fixed": f"updates drawn with replacement from {updates:,} {self.what}{of}{own}",
+            "with_replacement": f"updates drawn with replacement from {updates:,} {self.what}"
+            if clients is None
+            else f"updates, each of a client drawn with replacement from {clients:,}, which draws one of its own of "
+            f"{updates:,} {self.what} in all",
+            "without_replacement": f"distinct updates drawn without replacement from {updates:,} {self.what}"
+            if clients is None
+            else f"updates of distinct clients drawn without replacement from {clients:,}, each of which draws one "
+            f"of its own of {updates:,} {self.what} in all",
         }[self.cohort]
         rounds = f" in each of {self.rounds} rounds" if self.rounds > 1 else ""
         return {

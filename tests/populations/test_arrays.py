@@ -148,6 +148,5 @@ def test_damaged_safetensors_are_refused(tmp_path):
 def test_bad_pairs_are_refused(tmp_path, h1, message):
     np.savez(tmp_path / "u.npz", updates=UPDATES)
     np.savez(tmp_path / "pair.npz", h0=np.zeros(5), h1=h1)
-    responses = responded(tmp_path / "u.npz", pair=str(tmp_path / "pair.npz"))
     with pytest.raises(ValueError, match=message):
-        responses.choose_pairs(responses.fit.moments(3))
+        responded(tmp_path / "u.npz", pair=str(tmp_path / "pair.npz"))

@@ -109,7 +109,7 @@ def test_federated_averaging_learns():
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ({"clients": 600}, "population.batch_size is 8, but 600 clients share"),
+        ({"clients": 600}, "population.batch_size is 8, but the 600 clients of population.clients share"),
         ({"batch_size": 100}, "allowed are batches of 1 to 13: use fewer clients"),
     ],
 )

@@ -458,3 +458,24 @@ def test_the_bit_touches_the_target_only(cohort, pool_file):
     same = [replace(cell, server=replace(cell.server, pair=twins[id(cell.pair)])) for cell in prepared.cells]
     for view in views(replace(prepared, cells=tuple(same)))[1]:
         np.testing.assert_array_equal(view.total[:, 0], view.total[:, 1])
+
+
+def test_moments_of_a_cohort_do_not_depend_on_which_others_are_audited():
+    """The finite-population correction is that of the cohort, not that of the largest."""
+    fields = {"rounds": 0, "variants": 4, "cohort": "without_replacement", "pool_clients": 40}
+    alone, beside = (
+        ja.Federated(clients=clients, **fields).respond(0, None).fit.moments(7)[0] for clients in (8, (8, 39))
+    )
+    np.testing.assert_allclose(beside.covariance.trace, alone.covariance.trace, rtol=1e-9)
+
+
+def test_clients_that_moved_the_model_before_are_no_fresh_population(tmp_path):
+    rng = np.random.default_rng(0)
+    recorded = {"updates": rng.standard_normal((60, 3)).astype(np.float32), "client": np.tile(np.arange(30), 2)}
+    np.savez(tmp_path / "one.npz", **recorded)
+    np.savez(tmp_path / "two.npz", **recorded, round=np.repeat([0, 1], 30))
+    one, two = (
+        ja.Arrays(path=str(tmp_path / name), clients=5, rounds=[0] if name == "one.npz" else [1]).respond(0, None)
+        for name in ("one.npz", "two.npz")
+    )
+    assert "independent draws from one population" in one.fresh and not two.fresh

@@ -1,0 +1,163 @@
+"""The tables of a run, and the sentences that must be said with them."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .bounds import percent, rounded_down
+from .store import Run
+
+_METHOD_WORDS = {
+    "pc-cp": "paired conditional Clopper-Pearson",
+    "union": "union of two Clopper-Pearson limits",
+}
+
+
+def show(run: Run, console: Console, name: str | None = None) -> None:
+    """Print the tables of a run and everything that must be said with them.
+
+    Args:
+      run: what is stored.
+      console: to print on.
+      name: of the one cell to show in full; by default all cells, and the headline's words.
+    """
+    cells = [cell.summary for cell in run.cells]
+    told = cells[0] if name is None else run.cell(name).summary
+    several = name is None and len(cells) > 1
+    if several:
+        console.print(cell_table(cells, _title(run.summary)))
+    else:
+        console.print(bound_table(told["bounds"], _title(run.summary, told)))
+        if told["off_span"]:
+            level = percent(told["confidence"])
+            title = f"The off-span score of a server that knows the audited pool: a statement of its own, at {level}"
+            console.print(bound_table(told["off_span"], title))
+    shown = [cell for cell in (cells if several else [told]) if cell["population"]]
+    if shown:
+        level = run.summary["confidence"] if several else told["confidence"]
+        console.print(population_table(shown, level))
+        _say(console, "Statement on the population", shown[0]["population_statement"], several and shown[0])
+    _say(console, "Statement", told["statement"], several and told)
+    _say(console, "Verdict", told["verdict"], several and told)
+    if several:
+        _say(console, "The other cells", _others(cells))
+    chosen = ", chosen on pilot trials" * (len(told["options"]) > 1)
+    _say(console, "Setting", told["setting"] and told["setting"] + chosen, several and told)
+    _say(console, "Real", run.summary["real"])
+    _say(console, "Simulated", run.summary["simulated"])
+    methods = {row["method"] for cell in (cells if several else [told]) for row in cell["bounds"]}
+    confidence = run.summary["confidence"] if several else told["confidence"]
+    console.print(method_sentence(sorted(methods), confidence, len(cells) if several else 1))
+
+
+def _say(console, what, text, of=None):
+    if text:
+        console.print(Text.assemble((f"{what}{' of ' + of['name'] if of else ''}: ", "bold"), text))
+
+
+def _others(cells):
+    adjacency = {cell["pair"]: cell["adjacency"] for cell in cells}
+    pairs = "; ".join(f"{pair} is {words}" for pair, words in adjacency.items())
+    off_span = [cell["name"] for cell in cells if cell["off_span"]]
+    certificates = f" Certificates of the off-span score: {', '.join(off_span)}." if off_span else ""
+    return f"their statements differ in the pair and in the cohort ({pairs}); --cell NAME prints them.{certificates}"
+
+
+def cell_table(cells: Sequence[dict], title: str) -> Table:
+    """All cells of a run: a row for every cell and delta."""
+    result = _table(title, [row for cell in cells for row in cell["bounds"]])
+    _columns(result, left=["cell"], right=["Δ", "δ", "ε certified", "predicted", "ceiling"])
+    result.add_column("verdict", no_wrap=True)
+    for cell in cells:
+        first = (cell["name"], "–" if cell["distance"] is None else f"{cell['distance']:.3f}", cell["verdict_kind"])
+        for row in cell["bounds"]:
+            numbers = f"{row['delta']:g}", Text(_certified(row), "bold"), _predicted(row)
+            result.add_row(*first[:2], *numbers, f"{row['epsilon_ceiling']:.3f}", first[2])
+            first = ("", "", "")
+    return result
+
+
+def population_table(cells: Sequence[dict], confidence: float) -> Table:
+    """What cohorts that share no client certify about the population they come from."""
+    title = (
+        f"On the population: disjoint cohorts as the only trials, a statement of its own, at {percent(confidence)}"
+    )
+    result = _table(title, [row for cell in cells for row in cell["population"]])
+    _columns(result, left=["cell"], right=["disjoint cohorts", "δ", "ε certified", "ceiling"])
+    for cell in cells:
+        first = cell["name"], f"{cell['population'][0]['trials']:,}"
+        for row in cell["population"]:
+            numbers = f"{row['delta']:g}", Text(_certified(row), "bold"), f"{row['epsilon_ceiling']:.3f}"
+            result.add_row(*first, *numbers)
+            first = ("", "")
+    return result
+
+
+def bound_table(rows: Sequence[dict], title: str) -> Table:
+    """Bounds as a table: certified values carry the sign ≥, and nothing else does."""
+    result = _table(title, rows)
+    names = ("δ", "ε certified", "ε predicted", "ε ceiling", "false pos. rate", "false neg. rate", "errors")
+    _columns(result, left=[], right=names)
+    for row in rows:
+        result.add_row(
+            f"{row['delta']:g}",
+            Text(_certified(row), "bold"),
+            _predicted(row),
+            f"{row['epsilon_ceiling']:.3f}",
+            f"{row['fpr']:.3g}",
+            f"{row['fnr']:.3g}",
+            f"{row['errors_h0']:,} + {row['errors_h1']:,}",
+        )
+    return result
+
+
+def method_sentence(methods: Sequence[str], confidence: float, cells: int = 1) -> Text:
+    """How the columns of the table are to be read."""
+    share = f", of which each of the {cells} cells has an equal share" if cells > 1 else ""
+    words = " or ".join(_METHOD_WORDS[method] for method in methods)
+    return Text.assemble(
+        ("How to read it: ", "bold"),
+        f"with {percent(confidence)} confidence all bounds of the table hold together{share} ({words}; thresholds "
+        "were chosen on other trials). A prediction is a Gaussian model of the noise, not a bound. The ceiling is "
+        "the most that this many trials could certify.",
+    )
+
+
+def _table(title, rows) -> Table:
+    result = Table(title=Text(title), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
+    if any(row["censored"] for row in rows):
+        result.caption = Text(
+            "* No error of the rarer kind was seen: limited by the number of trials, not a measurement of ε."
+        )
+        result.caption_style, result.caption_justify = "yellow", "left"
+    return result
+
+
+def _columns(table, left, right):
+    for name in left:
+        table.add_column(name, no_wrap=True)
+    for name in right:
+        table.add_column(name, justify="right", no_wrap=True)
+
+
+def _certified(row):
+    sign, mark = "≥" if row["kind"] == "certified" else "≈", "*" if row["censored"] else " "
+    return f"{sign} {rounded_down(row['epsilon_lower'])}{mark}"
+
+
+def _predicted(row):
+    predicted = row["epsilon_predicted"]
+    return "–" if predicted is None else f"{predicted:.3f}"
+
+
+def _title(summary, told=None) -> str:
+    recipe = summary["recipe"]
+    pair = f", pair {told['pair']}" if told and told["pair"] else ""
+    of = f", {told['clients']:,} clients" if told and isinstance(recipe["population"].get("clients"), list) else ""
+    return (
+        f"{recipe['attack']['kind']} on {recipe['population']['kind']} updates{pair}{of}: "
+        f"{summary['trials']:,} trials, {percent((told or summary)['confidence'])} confidence, seed {summary['seed']}"
+    )
