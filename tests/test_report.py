@@ -126,7 +126,8 @@ def test_confidence_is_printed_as_it_is(confidence, words):
 @pytest.mark.parametrize(
     "words",
     [
-        "Lower bound on ε of: fixed candidates x, x' (antipodal vectors of the law's support), of which the target always sends one, + sum of 7 independent",
+        "Lower bound on ε of: fixed candidates x, x' (antipodal vectors of the law's support), of which the target "
+        "always sends one, + sum of 7 independent",
         "; server knows ",
         "; adjacency: replacement of a client's update; ",
         "conditional on this law, these candidates and this attack.",
