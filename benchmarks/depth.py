@@ -94,8 +94,13 @@ def main(trials=500_000):
     lines += table(
         "Rounds add up: softmax, n = 2,000, the target in T rounds in a row", "rounds", rounds_together(trials)
     )
-    lines += table("Who is drawn: softmax, n = 200", "cohorts", cohorts(trials))
-    lines += table("This pool and the population: softmax, n = 20", "bound on", population(trials))
+    lines += table(
+        "Who is drawn: softmax, n = 200 (records dealt to 200 or to 2,001 clients: other targets)",
+        "cohorts",
+        cohorts(trials),
+    )
+    title = "This pool and the population: softmax, n = 20, batches of all four records"
+    lines += table(f"{title} (a client has one update only)", "bound on", population(trials))
     Path(__file__).parent.parent.joinpath("results", "depth.md").write_text("\n".join(lines), encoding="utf-8")
 
 
