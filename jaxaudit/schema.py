@@ -100,4 +100,9 @@ def allowed_range(metadata: Iterable[Any]) -> str:
     }
     limits = [(*signs[type(limit)], limit) for limit in metadata if type(limit) in signs]
     words = [one.words for one in metadata if isinstance(one, Allowed)]
-    return " and ".join([*words, *(f"{sign} {getattr(limit, name):,}" for name, sign, limit in limits)])
+    return " and ".join([*words, *(f"{sign} {_plain(getattr(limit, name))}" for name, sign, limit in limits)])
+
+
+def _plain(limit):
+    """A limit as people write it, 1,000,000 rather than 1,000,000.0."""
+    return f"{int(limit):,}" if float(limit).is_integer() else f"{limit:,}"
