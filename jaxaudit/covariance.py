@@ -10,6 +10,7 @@ and after one decomposition every ridge ρ and every rank costs a few passes ove
 x/ρ it would cancel: seven digits are lost at ρ = 1e-9.)
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -163,26 +164,20 @@ class Covariance:
         Returns:
           f64[k, dim].
         """
-        return self.solver(vectors)([(slope, ridge, rank)])[0]
+        return self.solve_each(vectors, [(slope, ridge, rank)])[0]
 
-    def solver(self, vectors: np.ndarray):
-        """`solve` for fixed vectors and a list of (slope, ridge, rank): f64[settings, k, dim], in a few passes."""
+    def solve_each(self, vectors: np.ndarray, settings: Sequence[tuple[float, float, int]]) -> np.ndarray:
+        """`solve` for every (slope, ridge, rank), in as many passes as for one: f64[settings, k, dim]."""
         vectors = np.asarray(vectors, np.float64)
-        coordinates = self.directions.along(vectors)
-
-        off_span = self._off_span(vectors)
-
-        def at(settings):
-            inside, outside = [], []
-            for slope, ridge, rank in settings:
-                gain = slope * self.variances
-                gain[rank or len(gain) :] = 0.0
-                inside.append(coordinates / (gain + ridge))
-                outside.append(off_span / ridge)
-            back = self.directions.back(np.concatenate(inside))
-            return np.stack(outside) + back.reshape(len(settings), *vectors.shape)
-
-        return at
+        coordinates, off_span = self.directions.along(vectors), self._off_span(vectors)
+        inside, outside = [], []
+        for slope, ridge, rank in settings:
+            gain = slope * self.variances
+            gain[rank or len(gain) :] = 0.0
+            inside.append(coordinates / (gain + ridge))
+            outside.append(off_span / ridge)
+        back = self.directions.back(np.concatenate(inside))
+        return np.stack(outside) + back.reshape(len(settings), *vectors.shape)
 
     def distances(self, vectors: np.ndarray, slope: float, ridge: float) -> np.ndarray:
         """Squared Mahalanobis distances between all vectors f32[k, dim] under slope · Σ + ridge · I: f64[k, k]."""

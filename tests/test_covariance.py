@@ -118,7 +118,7 @@ def test_many_settings_at_once_are_each_of_them_alone(pair):
     covariance, matrix = pair
     vectors = np.random.default_rng(3).standard_normal((2, len(matrix)))
     settings = [(slope, ridge * covariance.variances[0], rank) for slope, ridge, rank in SETTINGS]
-    for together, setting in zip(covariance.solver(vectors)(settings), settings, strict=True):
+    for together, setting in zip(covariance.solve_each(vectors, settings), settings, strict=True):
         np.testing.assert_allclose(together, covariance.solve(vectors, *setting), rtol=1e-12)
 
 

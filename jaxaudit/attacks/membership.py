@@ -74,7 +74,7 @@ class GaussianLRT:
         for one, difference in zip(moments, server.pair.difference):
             shrunk = [regularise(one, server.noise_terms, self.shrinkage, ridge) for ridge, _ in settings]
             wanted = [(*how, rank) for how, (_, rank) in zip(shrunk, settings)]
-            weights.append(one.covariance.solver(difference[None])(wanted)[:, 0])
+            weights.append(one.covariance.solve_each(difference[None], wanted)[:, 0])
         means = np.stack([one.mean for one in moments])
         return {
             f"ridge {ridge}, {f'rank {rank:,}' if rank else 'full rank'}": LinearTest(

@@ -128,15 +128,18 @@ class RecordedPool:
     def moments(self, noise_terms: int) -> tuple[Moments, ...]:
         """Exact moments of the sum of the first `noise_terms` seats, round by round."""
         if self.stands_in_for and self.cohort != "without_replacement":  # one decomposition serves all sizes
-            return tuple(_scaled(one, noise_terms / self.noise_terms) for one in self._largest)
+            return tuple(_scaled(one, noise_terms / self.noise_terms) for one in self._exact(self.noise_terms))
         return self._exact(noise_terms)
 
-    @cached_property
-    def _largest(self):
-        return self._exact(self.noise_terms)
-
     def _exact(self, terms):
-        return tuple(exact_moments(source, self._mixture(terms)) for source in self.sources)
+        # Asked for when the server calibrates, and again for the verdict where it knows the audited pool.
+        if terms not in self._found:
+            self._found[terms] = tuple(exact_moments(source, self._mixture(terms)) for source in self.sources)
+        return self._found[terms]
+
+    @cached_property
+    def _found(self):
+        return {}
 
     def _mixture(self, terms):
         groups = len(self.sources[0].sizes)
