@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .game import Evaluation, Game, Params, Program
+from .game import Evaluation, FoldParams, FoldProgram, Game, SumParams, SumProgram
 from .schema import recipe
 from .types import (
     Aggregator,
@@ -27,13 +27,12 @@ from .types import (
     Population,
     Responses,
     Server,
-    SumView,
 )
 
 Knows = Literal["fit_pool", "certify_pool"]
 _EXACT_SUM = (
     "the ideal functionality of secure aggregation (the exact sum of the updates, with all rounding counted against "
-    "the bound; no dropouts)"
+    "the bound)"
 )
 _VERBS = {
     "population": ("respond",),
@@ -120,50 +119,52 @@ class Prepared:
         evaluations, knowledge = [], []
         for cell in (self.cells[c] for c in order):
             where = next(number for number, pair in enumerate(pairs) if pair is cell.pair)
-            evaluations.append(Evaluation(where, cell.server.noise_terms))
+            evaluations.append(Evaluation(where, loaded.draws.seats(cell.server.noise_terms)))
             knowledge.append(jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), cell.knowledge))
-        aggregator = self.audit.aggregator
-        score, dim = self.audit.attack.score, self.responses.certify.dim
-        program = Program(loaded.draws, aggregator, score, dim, tuple(evaluations))
-        largest = max(cell.clients for cell in self.cells)
-        params = Params(loaded.params, aggregator.prepare(loaded.limit, largest), tuple(knowledge))
+        aggregator, dim = self.audit.aggregator, self.responses.certify.dim
+        program = FoldProgram(loaded.draws, aggregator, self.audit.attack.score, dim, tuple(evaluations))
+        largest = 1 + max(evaluation.seats for evaluation in evaluations)
+        params = FoldParams(loaded.params, aggregator.prepare(loaded.limit, largest), tuple(knowledge))
         cells = len(self.cells)
-        # The score is a function of the view, and the view of the sum: there is nothing to allow for.
         return Game(
-            program, params, np.argsort(order), np.zeros(cells), np.zeros(cells, bool), np.full(cells, np.nan)
+            program,
+            params,
+            order=np.argsort(order),
+            scale=np.ones(cells),
+            # The score is a function of the view, and the view of the sum: there is nothing to allow for.
+            slack=np.zeros(cells),
+            nested=np.zeros(cells, bool),
+            distance=np.full(cells, np.nan),
         )
 
     def project(self, tests: Sequence[LinearTest] | None = None, pool: Pool | None = None) -> Game:
-        """The game on the exact sum, one scalar per update and cell: a linear score of a sum is a sum of scores.
+        """The game on the exact sum, one integer per update and cell: a linear score of a sum is a sum of scores.
 
         Same tickets and same draws as `fold`, at a cost per trial that does not depend on the dimension. The sum is
-        not rounded to the aggregator's fixed point; what arithmetic leaves open is in the slack.
+        not rounded to the aggregator's fixed point; what the rounding of scores leaves open is in the slack.
 
         Args:
           tests: the linear score of every cell; the attack's own by default.
           pool: what to draw from; the certify pool by default.
 
         Returns:
-          Game, of one dimension per cell.
+          Game, of one column per cell.
         """
         columns = self.columns(tests)
-        loaded = (pool or self.responses.certify).project(columns)
-        sizes = sorted({column.noise_terms for column in columns})
-        knowledge = [np.array([c for c, column in enumerate(columns) if column.noise_terms == n]) for n in sizes]
-        evaluations = tuple(Evaluation(0, n) for n in sizes)
-        program = Program(loaded.draws, self.audit.aggregator, _picked, len(columns), evaluations)
-        aggregator = self.audit.aggregator.prepare(loaded.limit, sizes[-1] + 1)
-        params = Params(loaded.params, aggregator, tuple(jnp.asarray(picks, jnp.int32) for picks in knowledge))
-        clients = np.array([column.noise_terms + 1 for column in columns])
-        rounds = (pool or self.responses.certify).rounds
-        # Every scalar is off by its error and half a step, the decoded totals by half a unit in the last place, and
-        # so is their sum over the rounds.
-        each = loaded.error + np.asarray(aggregator.step, np.float64) / 2 + 2.0**-24 * rounds * loaded.limit
-        slack = rounds * clients * each
+        projected = (pool or self.responses.certify).project(columns)
+        slack = (projected.terms + 1) * projected.error
         shift = np.array([np.vdot(column.test.weights, column.pair.difference) for column in columns])
         with np.errstate(divide="ignore", invalid="ignore"):
-            distance = np.where(shift == 0, 0.0, np.abs(shift) / loaded.deviation)
-        return Game(program, params, np.argsort(np.concatenate(knowledge)), slack, shift > 6 * slack, distance)
+            distance = np.where(shift == 0, 0.0, np.abs(shift) / projected.deviation)
+        return Game(
+            SumProgram(projected.draws),
+            SumParams(projected.params, jnp.asarray(projected.ends, jnp.int32)),
+            order=np.arange(len(columns)),
+            scale=projected.step,
+            slack=slack,
+            nested=shift > 6 * slack,
+            distance=distance,
+        )
 
     def columns(self, tests: Sequence[LinearTest] | None = None) -> list[Column]:
         """The linear score of every cell, with its pair and its cohort."""
@@ -195,11 +196,6 @@ class Prepared:
             f"Lower bound on ε of: fixed candidates x, x' ({cell.pair.source}), of which the target always sends "
             f"one, + {drawn}; server knows {cell.server.knows}; adjacency: {cell.pair.adjacency}"
         )
-
-
-def _picked(columns, view: SumView):
-    """The totals of some columns, summed over the rounds: already scores."""
-    return jnp.sum(view.total, axis=0)[columns]
 
 
 @recipe

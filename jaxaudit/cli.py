@@ -1,9 +1,10 @@
-"""The command line: `run`, `bound`, `report`, `data`, `list`, `doctor`.
+"""The command line: `run`, `merge`, `bound`, `report`, `data`, `list`, `doctor`.
 
 Heavy modules are imported by the commands that need them, so that help and errors are immediate.
 """
 
 import os
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,38 +40,86 @@ def cli():
 @click.option("--delta", "deltas", type=float, multiple=True, help="Repeat for several; their bounds hold together.")
 @click.option("--confidence", type=float, help="That all bounds hold.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/RECIPE-DIGEST]")
+@click.option(
+    "--range",
+    "part",
+    metavar="FIRST:COUNT",
+    help="Play only these of the certifying trials; `merge` adds the parts.",
+)
+@click.option(
+    "--distributed", is_flag=True, help="Share the trials with the other processes of this job (SLURM, MPI, ...)."
+)
 @_DATA_DIR
-def run(recipe, overrides, trials, seed, deltas, confidence, out, data_dir):
+def run(recipe, overrides, trials, seed, deltas, confidence, out, part, distributed, data_dir):
     """Run an audit: RECIPE is a name that `list` shows (`membership` by default) or a TOML file.
 
-    Asking again for a finished run prints what is stored.
+    Asking again for a finished run prints what is stored, for an interrupted one goes on.
     """
-    from . import cache, config
+    from . import cache, config, devices
 
     if data_dir:
         os.environ["JAXAUDIT_DATA_DIR"] = str(data_dir)
-    cache.keep_compilations()
     replaced = dict(config.parse_override(text) for text in overrides)
     options = {"trials": trials, "seed": seed, "deltas": list(deltas) or None, "confidence": confidence}
     replaced |= {name: value for name, value in options.items() if value is not None}
     wanted = config.load(recipe, replaced)
+    part = _range(part, wanted.trials)
+    hosts = devices.prepare(distributed)
+    cache.keep_compilations()
     digest = config.digest(wanted)
-    folder = out or Path("runs") / f"{Path(recipe).stem}-{digest}"
+    label = "" if part is None else f"-{part.first}-{part.count}"
+    folder = out or Path("runs") / f"{Path(recipe).stem}-{digest}{label}"
 
     from . import report, runner, store, tables
 
-    stored = _finished(wanted, digest, folder)
+    stored = _finished(wanted, part, digest, folder)
     if stored is None:
         store.check_free(folder)
-        with _progress() as progress:
-            result = runner.run_recipe(wanted, progress=progress)
+        kept = folder.with_name(f"{folder.name}.partial")
+        with _progress(hosts.first) as progress, _resumable(kept):
+            result = runner.run_recipe(wanted, part=part, keep=kept, hosts=hosts, progress=progress)
+        if not hosts.first:
+            return
         with Console(stderr=True).status("Drawing the figures"):
             stored = report.save(result, folder)
-    tables.show(stored, _console())
-    _where(folder)
+        shutil.rmtree(kept, ignore_errors=True)
+    if hosts.first:
+        tables.show(stored, _console())
+        _where(folder)
 
 
-def _finished(wanted, digest: str, folder: Path):
+def _range(text: str | None, trials: int):
+    from .types import Range
+
+    if text is None:
+        return None
+    first, colon, count = text.partition(":")
+    if not (colon and first.isdecimal() and count.isdecimal() and 1 <= int(count) <= trials - int(first)):
+        raise ValueError(
+            f"--range is {text!r}, allowed is FIRST:COUNT within the {trials:,} planned trials, such as "
+            f"0:{trials // 2}; --trials plans how many there are in all"
+        )
+    return Range(int(first), int(count))
+
+
+@contextmanager
+def _resumable(kept: Path):
+    """Keep what is done of a run that is interrupted or told to end, and say how it goes on."""
+    import signal
+
+    usual = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not kept.is_dir():
+            raise
+        click.echo(f"jaxaudit: interrupted; what is done is kept in {kept}, the same command goes on", err=True)
+        raise SystemExit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, usual)
+
+
+def _finished(wanted, part, digest: str, folder: Path):
     """The run in `folder`, if it is the one that is wanted; None if there is none."""
     from . import config, store
 
@@ -82,8 +131,10 @@ def _finished(wanted, digest: str, folder: Path):
     for name, recorded in found.summary["provenance"]["data_sha256"].items():
         if _sha256_now(name) not in (None, recorded):
             raise ValueError(f"{folder} was run on other data than the {name} found now; choose another --out")
+    if found.part != (part or (0, found.summary["trials"])):
+        raise ValueError(f"{folder} holds trials of another --range; choose another --out")
     asked, has = config.to_mapping(wanted), found.summary["recipe"]
-    for name in ("trials", "deltas", "confidence"):
+    for name in config.PLAN:
         if asked[name] != has[name]:
             raise ValueError(
                 f"{folder} holds this audit with {name} = {has[name]}, asked is {asked[name]}; going on after a look "
@@ -143,6 +194,8 @@ def bound(file, deltas, confidence, design, method, seed, cell):
                 f"{file} is a run folder, whose design and method are stored; leave --design and --method out"
             )
         stored = store.read(file)
+        if not stored.whole:
+            raise ValueError(f"{file} is a part of a run and certifies nothing by itself; merge all parts first")
         found, cells = stored.headline if cell is None else stored.cell(cell), len(stored.cells)
         plan, counts = found.plan, found.counts
         if plan.method == "pc-cp" and max(deltas) > max(plan.deltas):
@@ -171,6 +224,20 @@ def bound(file, deltas, confidence, design, method, seed, cell):
 
 
 @cli.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder to be written.")
+def merge(folders, out):
+    """Add the parts of a run that `run --range` wrote: all its trials, each once."""
+    from . import merge as parts
+    from . import report, store, tables
+
+    store.check_free(out)
+    merged = report.write(parts.merge(folders), out)
+    tables.show(merged, _console())
+    _where(out)
+
+
+@cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @_CELL
 def report(folder, cell):
@@ -178,7 +245,8 @@ def report(folder, cell):
     from . import plots, store, tables
 
     stored = store.read(folder)
-    plots.draw(stored, folder, cell)
+    if stored.whole:
+        plots.draw(stored, folder, cell)
     tables.show(stored, _console(), cell)
     _where(folder)
 
@@ -241,11 +309,11 @@ def _console() -> Console:
 
 def _where(folder: Path) -> None:
     names = ", ".join(sorted(path.name for path in folder.glob("*.png")))
-    click.echo(f"\nFigures: {names} (and .pdf) in {folder}")
+    click.echo(f"\nFigures: {names} (and .pdf) in {folder}" if names else f"\nCounts in {folder}")
 
 
 @contextmanager
-def _progress():
+def _progress(shown: bool = True):
     """A progress bar for every stage of a run."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -257,7 +325,7 @@ def _progress():
     )
     console = Console(stderr=True)
     # Into a file, rich would leave an empty line in the place of the bar.
-    quiet = not console.is_terminal
+    quiet = not console.is_terminal or not shown
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=quiet) as bar:
         preparing = bar.add_task("prepare", total=None, rate="data, training, recorded updates")
 

@@ -20,8 +20,10 @@ from .audit import Audit
 from .populations.index import path_sha256
 from .schema import allowed_range, explain, field_names, recipe, refuse_unknown
 
-# A ticket numbers trials in 32 bits; a little room is left for the last block.
-MIN_TRIALS, MAX_TRIALS = 1000, 4_000_000_000
+# A ticket numbers trials in 44 bits; a little room is left for the last block.
+MIN_TRIALS, MAX_TRIALS = 1000, 10**13
+# What is planned about a law: it decides how the same trials are counted, and how many of them.
+PLAN = ("trials", "deltas", "confidence", "design")
 _BUILT_IN = files("jaxaudit") / "recipes"
 _VERBS = {"population": "respond", "aggregator": "reveal", "attack": "score"}
 _PARTS = {
@@ -42,6 +44,8 @@ class Recipe:
       seed: in [0, 2^32).
       deltas: for which bounds are certified together.
       confidence: that all of them hold.
+      design: "paired" (one draw of the others serves both hypotheses) or "labelled" (every trial has a fair bit of
+        its own and is played under it alone: half as many trials of each hypothesis, all of them independent).
     """
 
     audit: Audit
@@ -51,6 +55,7 @@ class Recipe:
         (1e-2, 1e-3, 1e-4, 1e-5), min_length=1, max_length=100, description="for which bounds are certified together"
     )
     confidence: float = Field(0.95, gt=0, lt=1, description="that all bounds hold at once")
+    design: Literal["paired", "labelled"] = "paired"
 
 
 def make_recipe(audit: Audit, **plan: Any) -> Recipe:
@@ -195,10 +200,10 @@ def parse_override(text: str) -> tuple[str, Any]:
 def digest(recipe: Recipe) -> str:
     """Names the law and the seed of a run: twelve hexadecimal digits.
 
-    Number of trials, deltas and confidence do not count. Files that the recipe names count by their content.
+    The `PLAN` does not count. Files that the recipe names count by their content.
     """
     mapping = to_mapping(recipe)
-    for field in ("trials", "deltas", "confidence"):
+    for field in PLAN:
         del mapping[field]
     named = [v for v in _leaves(mapping) if isinstance(v, str) and Path(v).suffix and Path(v).is_file()]
     folder = mapping["population"].get("path", "")

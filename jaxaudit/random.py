@@ -22,6 +22,10 @@ import numpy as np
 PILOT, CERTIFY, OFF_SPAN, FIT = 1, 2, 3, 4
 STREAMS = {"pilot": PILOT, "certify": CERTIFY, "off-span": OFF_SPAN, "fit": FIT}
 
+# The second word of the key: 8 bits for the stream, 12 for the round of an aggregator, 12 for the trials beyond 2^32.
+_ROUND, _TRIALS = 2**8, 2**20
+MAX_ROUNDS, MAX_TRIALS = 2**12, 2**44
+
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
@@ -30,13 +34,44 @@ class Ticket(NamedTuple):
 
     Attributes:
       seed: u32[], of the run.
-      stream: u32[], one of `STREAMS`.
-      trial: u32[], number of the trial within its stream.
+      stream: u32[], one of `STREAMS`, and the high part of the trial's number: see `numbered`.
+      trial: u32[], low part of the number of the trial within its stream.
     """
 
     seed: jax.Array
     stream: jax.Array
     trial: jax.Array
+
+
+def numbered(seed, stream, high, low) -> Ticket:
+    """The ticket of trial high · 2^32 + low of a stream.
+
+    Args:
+      seed: u32[].
+      stream: u32[], one of `STREAMS`.
+      high: u32[], below 2^12.
+      low: u32[].
+
+    Returns:
+      Ticket.
+
+    Guarantee:
+      Different trials below 2^44, and different streams, share no word.
+    """
+    return Ticket(seed, stream + high * jnp.uint32(_TRIALS), low)
+
+
+def of_round(ticket: Ticket, in_round) -> Ticket:
+    """The ticket of an aggregator in one round: every round has words of its own.
+
+    Args:
+      ticket: of the trial.
+      in_round: u32[], number of the round, below 2^12.
+
+    Returns:
+      Ticket; that of round 0 is the trial's own.
+    """
+    return ticket._replace(stream=ticket.stream + in_round * jnp.uint32(_ROUND))
 
 
 def threefry2x32(key, counter):

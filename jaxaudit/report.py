@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from dataclasses import replace
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
@@ -10,8 +11,8 @@ import jax
 import numpy as np
 
 from . import config, plots, store
-from .bounds import area_under_roc, gaussian_epsilon, tradeoff
-from .runner import Finding, Result
+from .bounds import area_under_roc, certify, gaussian_epsilon, tradeoff
+from .findings import Finding, Result
 
 
 def to_run(result: Result) -> store.Run:
@@ -24,7 +25,6 @@ def to_run(result: Result) -> store.Run:
       Run, ready to be written.
     """
     recipe, prepared = result.recipe, result.prepared
-    cells = [_cell(finding, prepared) for finding in result.cells]
     pool = prepared.responses.certify.describe(result.headline.cell.server.noise_terms)
     summary = {
         "schema": store.SCHEMA,
@@ -32,7 +32,10 @@ def to_run(result: Result) -> store.Run:
         "digest": config.digest(recipe),
         "seed": recipe.seed,
         "trials": recipe.trials,
-        "design": "paired",
+        "range": list(result.part),
+        "fingerprint": result.fingerprint,
+        "confidence": recipe.confidence,
+        "design": recipe.design,
         "real": prepared.responses.real,
         "simulated": f"{prepared.mechanism}, and who sends what in a trial",
         "metrics": dict(prepared.responses.metrics) | {"noise_terms": result.headline.cell.server.noise_terms},
@@ -40,9 +43,25 @@ def to_run(result: Result) -> store.Run:
         "timing": result.timing,
         "provenance": _provenance(prepared),
     }
+    return judged(store.Run(config.to_toml(recipe), summary, tuple(_cell(one, prepared) for one in result.cells)))
+
+
+def judged(run: store.Run) -> store.Run:
+    """The run with the bounds that follow from its counts; a part of the planned trials has none."""
+    cells = []
+    for cell in run.cells:
+        confidence, deltas = cell.summary["confidence"], run.summary["recipe"]["deltas"] if run.whole else []
+        bounds = [certify(cell.plan, cell.counts, delta, confidence) for delta in deltas]
+        off_span = [certify(*cell.off_span, delta, confidence) for delta in deltas if cell.off_span]
+        own = {
+            "auc": area_under_roc(tradeoff(cell.counts, confidence)),
+            "bounds": [bound_row(bound, _prediction(bound.delta, cell.summary["distance"])) for bound in bounds],
+            "off_span": [bound_row(bound) for bound in off_span],
+        }
+        cells.append(replace(cell, summary=cell.summary | own))
     # At the top stand the headline's own figures, with the confidence that all cells hold together.
-    summary = cells[0].summary | summary | {"confidence": recipe.confidence}
-    return store.Run(config.to_toml(recipe), summary, tuple(cells))
+    headline = cells[0].summary | {"confidence": run.summary["confidence"]}
+    return replace(run, summary=run.summary | headline, cells=tuple(cells))
 
 
 def _cell(finding: Finding, prepared) -> store.Cell:
@@ -60,23 +79,25 @@ def _cell(finding: Finding, prepared) -> store.Cell:
         "verdict": finding.verdict.words,
         "verdict_kind": finding.verdict.kind,
         "distance": distance,
-        "auc": area_under_roc(tradeoff(finding.counts, finding.confidence)),
-        "bounds": [bound_row(bound, _prediction(bound.delta, finding.distance)) for bound in finding.bounds],
-        "off_span": [bound_row(bound) for bound in finding.off_span],
         "population": [bound_row(bound) for bound in finding.population],
         "population_statement": finding.population_statement if finding.population else "",
     }
-    return store.Cell(summary, finding.plan, finding.counts, _spectrum(finding, prepared))
+    spectrum = _spectrum(finding, prepared)
+    return store.Cell(summary, finding.plan, finding.counts, finding.histogram, finding.off_span, spectrum)
 
 
 def save(result: Result, folder: str | Path) -> store.Run:
-    """Write the run folder of a result, with its figures.
+    """Write the run folder of a result, with its figures; a part of a run has none.
 
     Raises:
       ValueError: where the folder is in use.
     """
-    run = to_run(result)
-    store.write(run, folder, plots.draw)
+    return write(to_run(result), folder)
+
+
+def write(run: store.Run, folder: str | Path) -> store.Run:
+    """Write a run folder, with the figures of a whole run."""
+    store.write(run, folder, plots.draw if run.whole else lambda run, folder: None)
     return run
 
 

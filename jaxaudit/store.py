@@ -14,8 +14,9 @@ import numpy as np
 
 from .bounds import Counts, Event, Plan
 from .populations.files import read_arrays
+from .types import Range
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,16 @@ class Cell:
       summary: its part of summary.json.
       plan: what its bounds were planned as.
       counts: errors at the plan's thresholds and along the whole curve.
+      histogram: the same trials at equally spaced thresholds.
+      off_span: plan and counts of the off-span score, None where there is none.
       spectrum: arrays of the noise spectrum, for its figure; empty where it was not looked at.
     """
 
     summary: dict[str, Any]
     plan: Plan
     counts: Counts
+    histogram: Counts
+    off_span: tuple[Plan, Counts] | None
     spectrum: dict[str, np.ndarray]
 
 
@@ -53,6 +58,16 @@ class Run:
     def headline(self) -> Cell:
         """The first cell."""
         return self.cells[0]
+
+    @property
+    def part(self) -> Range:
+        """The certifying trials that were played."""
+        return Range(*self.summary["range"])
+
+    @property
+    def whole(self) -> bool:
+        """All planned trials were played."""
+        return self.part == Range(0, self.summary["trials"])
 
     def cell(self, name: str) -> Cell:
         """One cell by its name.
@@ -83,10 +98,10 @@ def write(run: Run, folder: str | Path, draw: Callable[[Run, Path], None]) -> No
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         (partial / "recipe.toml").write_text(run.recipe, encoding="utf-8")
-        np.savez_compressed(partial / "counts.npz", **_labelled(asdict(cell.counts) for cell in run.cells))
+        np.savez_compressed(partial / "counts.npz", **_labelled(map(_counted, run.cells)))
         np.savez_compressed(partial / "spectrum.npz", **_labelled(cell.spectrum for cell in run.cells))
         sums = {name: _sha256(partial / name) for name in ("recipe.toml", "counts.npz", "spectrum.npz")}
-        cells = [cell.summary | {"plan": asdict(cell.plan)} for cell in run.cells]
+        cells = [cell.summary | {"plans": [asdict(plan) for plan in _plans(cell)]} for cell in run.cells]
         summary = json.loads(json.dumps(run.summary | {"cells": cells}))
         summary["sha256"] = sums | {"summary.json": _own_sha256(summary)}
         text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
@@ -142,21 +157,35 @@ def read(folder: str | Path) -> Run:
             raise ValueError(f"{folder / name}: missing or changed since it was written; run the recipe again")
     spectra, cells = read_arrays(folder / "spectrum.npz"), []
     for number, cell in enumerate(summary.pop("cells")):
-        plan = cell.pop("plan")
-        events = tuple(Event(**event) for event in plan["events"])
-        cells.append(
-            Cell(
-                summary=cell,
-                plan=Plan(plan["method"], events, tuple(plan["deltas"]), plan["stream"]),
-                counts=read_counts(folder / "counts.npz", _label(number)),
-                spectrum={
-                    name.removeprefix(_label(number)): array
-                    for name, array in spectra.items()
-                    if name.rpartition("/")[0] == _label(number).removesuffix("/")
-                },
-            )
+        plan, *more = map(_plan, cell.pop("plans"))
+        counts, histogram, *rest = (
+            read_counts(folder / "counts.npz", _label(number) + name) for name in _COUNTED[: 2 + len(more)]
         )
+        spectrum = {
+            name.removeprefix(_label(number)): array
+            for name, array in spectra.items()
+            if name.rpartition("/")[0] == _label(number).removesuffix("/")
+        }
+        cells.append(Cell(cell, plan, counts, histogram, (*more, *rest) if more else None, spectrum))
     return Run((folder / "recipe.toml").read_text(encoding="utf-8"), summary, tuple(cells))
+
+
+# What stands before the names of the arrays of a cell's counts.
+_COUNTED = ("", "histogram/", "off-span/")
+
+
+def _counted(cell: Cell) -> dict[str, Any]:
+    every = cell.counts, cell.histogram, *(cell.off_span or (None,))[1:]
+    return {label + name: array for label, counts in zip(_COUNTED, every) for name, array in asdict(counts).items()}
+
+
+def _plans(cell: Cell) -> list[Plan]:
+    return [cell.plan, *(cell.off_span or ())[:1]]
+
+
+def _plan(plan: dict) -> Plan:
+    events = tuple(Event(**event) for event in plan["events"])
+    return Plan(plan["method"], events, tuple(plan["deltas"]), plan["stream"])
 
 
 def _label(number: int) -> str:

@@ -27,7 +27,14 @@ def show(run: Run, console: Console, name: str | None = None) -> None:
     cells = [cell.summary for cell in run.cells]
     told = cells[0] if name is None else run.cell(name).summary
     several = name is None and len(cells) > 1
-    if several:
+    if not run.whole:
+        first, count = run.part
+        console.print(Text(_title(run.summary, told), "bold"))
+        console.print(
+            f"A part of the run: trials {first:,} to {first + count - 1:,} of {run.summary['trials']:,}. It "
+            "certifies nothing by itself; `jaxaudit merge` adds the parts."
+        )
+    elif several:
         console.print(cell_table(cells, _title(run.summary)))
     else:
         console.print(bound_table(told["bounds"], _title(run.summary, told)))
@@ -36,7 +43,7 @@ def show(run: Run, console: Console, name: str | None = None) -> None:
             title = f"The off-span score of a server that knows the audited pool: a statement of its own, at {level}"
             console.print(bound_table(told["off_span"], title))
     shown = [cell for cell in (cells if several else [told]) if cell["population"]]
-    if shown:
+    if shown and run.whole:
         level = run.summary["confidence"] if several else told["confidence"]
         console.print(population_table(shown, level))
         _say(console, "Statement on the population", shown[0]["population_statement"], several and shown[0])
@@ -49,6 +56,8 @@ def show(run: Run, console: Console, name: str | None = None) -> None:
     _say(console, "Real", run.summary["real"])
     _say(console, "Simulated", run.summary["simulated"])
     methods = {row["method"] for cell in (cells if several else [told]) for row in cell["bounds"]}
+    if not methods:
+        return
     confidence = run.summary["confidence"] if several else told["confidence"]
     console.print(method_sentence(sorted(methods), confidence, len(cells) if several else 1))
 

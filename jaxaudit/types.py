@@ -17,6 +17,13 @@ from .covariance import Covariance as Covariance
 from .random import Ticket as Ticket
 
 
+class Range(NamedTuple):
+    """Trials first, ..., first + count - 1 of a stream."""
+
+    first: int
+    count: int
+
+
 class SumView(NamedTuple):
     """What plain secure aggregation reveals to the server.
 
@@ -29,29 +36,41 @@ class SumView(NamedTuple):
     survivors: jax.Array
 
 
+# In the place of an occupant: nobody sits there.
+ABSENT = -1
+
+
 class LinearTest(NamedTuple):
-    """A score that is linear in the totals of all audited rounds: Σ_rounds weights · total - offset.
+    """A score that is linear in what the server sees: Σ_rounds weights · total - others · each - offset.
 
     Attributes:
       weights: f64[rounds, dim].
-      offset: f64[rounds], nats; together they put the Gaussian decision threshold at 0.
+      each: f64[rounds], nats: what one of the others adds on average; the server sees how many took part.
+      offset: f64[rounds], nats: of the target. Together they put the Gaussian decision threshold at 0.
     """
 
     weights: np.ndarray
+    each: np.ndarray
     offset: np.ndarray
 
 
 def linear_score(knowledge: LinearTest, view: SumView) -> jax.Array:
     """Log-likelihood ratio of the totals, in nats: f32[]."""
-    return jnp.vdot(view.total, knowledge.weights, precision="highest") - jnp.sum(knowledge.offset)
+    others = (view.survivors - 1).astype(jnp.float32)
+    expected = jnp.sum(others * knowledge.each) + jnp.sum(knowledge.offset)
+    return jnp.vdot(view.total, knowledge.weights, precision="highest") - expected
 
 
 class Moments(NamedTuple):
     """Mean and covariance of the other clients' sum in one round, in float64.
 
+    Where the number of those who take part varies, they are those of the sum of as many as are expected: the server
+    sees the number.
+
     Attributes:
       mean: f64[dim].
       covariance: of the sum over all noise terms.
+      terms: updates in the sum, on average.
       samples: recorded updates behind it; 0 where the law is known exactly.
       freedom: the largest rank that so many recordings could show; `dim` for an exact law.
       fourth: mean of the squared squared norm of a centred update, which Ledoit-Wolf needs; 0 for an exact law.
@@ -59,6 +78,7 @@ class Moments(NamedTuple):
 
     mean: np.ndarray
     covariance: Covariance
+    terms: float
     samples: int
     freedom: int
     fourth: float
@@ -128,37 +148,74 @@ class Column(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A pool that is ready to be drawn from.
+    """A pool that is ready to be drawn from, update by update.
 
     Attributes:
       draws: the program.
       params: its arrays, a pytree.
-      limit: no entry of an update is larger than this in magnitude: a number, or f64[columns] of scalars.
-      error: f64[columns], how far a projected scalar may be from the exact product; 0 for whole updates.
-      deviation: f64[columns], standard deviation of the sum of the others' scalars; empty for whole updates.
+      limit: no entry of an update is larger than this in magnitude.
     """
 
     draws: "Draws"
     params: Any
-    limit: Any
-    error: Any = 0.0
-    deviation: np.ndarray = np.zeros(0)
+    limit: float
+
+
+class Projected(NamedTuple):
+    """A pool that is ready to be drawn from, as one integer per update and column: its score in steps.
+
+    Attributes:
+      draws: the program.
+      params: its arrays, a pytree.
+      ends: i32[2, columns], what the target adds under either bit, in steps.
+      step: f64[columns], powers of two, for which no sum exceeds 2^30 steps by more than half a step a term.
+      error: f64[columns], how far one term may be from its exact product with the weights, rounding included.
+      terms: i64[columns], the most terms of the others in one sum.
+      deviation: f64[columns], standard deviation of the others' sum.
+    """
+
+    draws: "SumDraws"
+    params: Any
+    ends: np.ndarray
+    step: np.ndarray
+    error: np.ndarray
+    terms: np.ndarray
+    deviation: np.ndarray
 
 
 class Draws(Protocol):
-    """The part of a population that runs in every trial: pure, hashable, holding no arrays."""
+    """The part of a population that runs in every trial: pure, hashable, holding no arrays.
+
+    Attributes:
+      absent: whether seats may stay empty.
+    """
+
+    absent: bool
 
     def width(self, params) -> int:
         """Trials to compute together: a function of shapes alone, for results may depend on it in the last bit."""
 
+    def seats(self, noise_terms: int) -> int:
+        """Seats, from the first, of a cohort with so many noise terms."""
+
     def others(self, params, ticket: Ticket) -> jax.Array:
-        """Who sits on the other clients' seats: i32[rounds, seats]. The bit is not an argument."""
+        """Who sits on the other clients' seats, or `ABSENT`: i32[rounds, seats]. The bit is not an argument."""
 
     def target(self, params, ticket: Ticket, pair: int, bit) -> jax.Array:
         """Who sits on the target's seats when it plays one of the loaded pairs: i32[rounds, seats]."""
 
     def update(self, params, ticket: Ticket, who) -> jax.Array:
         """What one occupant sends: f32[dim]."""
+
+
+class SumDraws(Protocol):
+    """The same where only a linear score of the sum is wanted: pure, hashable, holding no arrays."""
+
+    def width(self, params) -> int:
+        """Trials to compute together; sums of integers do not depend on it."""
+
+    def others(self, params, ticket: Ticket) -> jax.Array:
+        """The others' sums over all rounds, in steps: i32[columns]. The bit is not an argument."""
 
 
 class Pool(Protocol):
@@ -177,8 +234,8 @@ class Pool(Protocol):
     def load(self, pairs: Sequence[Pair]) -> Loaded:
         """Draws of whole updates."""
 
-    def project(self, columns: Sequence[Column]) -> Loaded:
-        """Draws of one scalar per column and update: its product with the weights, less its share of the offset."""
+    def project(self, columns: Sequence[Column]) -> Projected:
+        """Sums of one scalar per column and update: its product with the weights, less what one adds on average."""
 
     def disjoint(self, columns: Sequence[Column]) -> list[np.ndarray]:
         """For each column f64[cohorts]: its others' summed scalars in cohorts that share no client."""

@@ -11,18 +11,20 @@ import jaxaudit
 
 PACKAGE = Path(jaxaudit.__file__).parent
 LAYERS = (
-    {"random", "schema", "covariance", "cache", "bounds"},
+    {"random", "schema", "covariance", "cache", "bounds", "fixed_point"},
     {"types", "permutation"},
     {"models", "datasets"},
     {"populations", "aggregation"},
-    {"attacks"},
+    {"attacks", "tally"},
     {"game"},
     {"audit"},
     {"config", "store"},
     {"player", "scores"},
-    {"runner"},
+    {"hosts", "checkpoint", "findings"},
+    {"runner", "devices"},
     {"plots", "tables"},
     {"report", "doctor"},
+    {"merge"},
     {"cli"},
     {"__main__"},
 )

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..fixed_point import fixed_step
 from ..schema import recipe
 from ..types import SumView, Ticket
 
@@ -50,16 +51,14 @@ class SecureSum:
     view: ClassVar[type] = SumView
     linear: ClassVar[bool] = True
     words: ClassVar[str] = (
-        "the ideal functionality of secure aggregation (updates in 31-bit fixed point, summed exactly; no dropouts)"
+        "the ideal functionality of secure aggregation (updates in 31-bit fixed point, summed exactly)"
     )
     kind: Literal["secure_sum"] = "secure_sum"
 
     def prepare(self, limit: Any, clients: int) -> FixedPoint:
         """The step for a sum of `clients` updates within ±`limit`, a number or f64[dim]."""
         limit = np.asarray(limit, np.float64)
-        # Below 2^-100 the reciprocal would leave float32.
-        exponent = np.maximum(np.ceil(np.log2(np.maximum(clients * limit, 1e-300) / 2**30)), -100)
-        return FixedPoint((2.0**exponent).astype(np.float32), limit.astype(np.float32))
+        return FixedPoint(fixed_step(clients * limit).astype(np.float32), limit.astype(np.float32))
 
     def init(self, dim: int) -> SumState:
         """Nothing added yet."""

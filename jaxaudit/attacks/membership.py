@@ -55,7 +55,7 @@ class GaussianLRT:
         """An honest server."""
 
     def options(self, server: Server, moments: Sequence[Moments]) -> Mapping[str, LinearTest]:
-        """Weights and offset of the test for every setting, in float64.
+        """Weights and offsets of the test for every setting, in float64.
 
         The log-likelihood ratios of independent rounds add, so the weights of each round come from its own moments.
 
@@ -72,17 +72,17 @@ class GaussianLRT:
         settings = list(product(several(self.ridge), several(self.rank)))
         weights = []
         for one, difference in zip(moments, server.pair.difference):
-            shrunk = [regularise(one, server.noise_terms, self.shrinkage, ridge) for ridge, _ in settings]
+            shrunk = [regularise(one, self.shrinkage, ridge) for ridge, _ in settings]
             wanted = [(*how, rank) for how, (_, rank) in zip(shrunk, settings)]
             weights.append(one.covariance.solve_each(difference[None], wanted)[:, 0])
-        means = np.stack([one.mean for one in moments])
+        means = np.stack([one.mean / one.terms for one in moments])
         return {
             f"ridge {ridge}, {f'rank {rank:,}' if rank else 'full rank'}": LinearTest(
-                each, np.einsum("rd,rd->r", each, means + server.pair.middle)
+                own, np.einsum("rd,rd->r", own, means), np.einsum("rd,rd->r", own, server.pair.middle)
             )
-            for (ridge, rank), each in zip(settings, np.stack(weights, axis=1))
+            for (ridge, rank), own in zip(settings, np.stack(weights, axis=1))
         }
 
     def linear(self, knowledge: LinearTest) -> LinearTest:
-        """The score as weights and offset: an attack that has this method can be projected."""
+        """The score as weights and offsets: an attack that has this method can be projected."""
         return knowledge

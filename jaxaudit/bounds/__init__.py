@@ -34,6 +34,7 @@ from .theory import gaussian_tradeoff as gaussian_tradeoff
 from .theory import sphere_distance as sphere_distance
 from .tradeoff import Tradeoff as Tradeoff
 from .tradeoff import area_under_roc as area_under_roc
+from .tradeoff import histogram_edges as histogram_edges
 from .tradeoff import privacy_curve as privacy_curve
 from .tradeoff import roc_band as roc_band
 from .tradeoff import roc_thresholds as roc_thresholds

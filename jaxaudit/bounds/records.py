@@ -129,6 +129,18 @@ class Counts:
             trials_h1=self.trials_h1 + other.trials_h1,
         )
 
+    def only(self, thresholds):
+        """The same trials at some of the thresholds."""
+        where = np.searchsorted(self.thresholds, thresholds)
+        if not np.array_equal(self.thresholds[np.minimum(where, self.thresholds.size - 1)], thresholds):
+            raise ValueError("some of these thresholds were not counted")
+        return replace(
+            self,
+            thresholds=self.thresholds[where],
+            errors_h0=self.errors_h0[where],
+            errors_h1=self.errors_h1[where],
+        )
+
     def at(self, threshold):
         """Errors (h0, h1) at one of the thresholds."""
         (where,) = np.nonzero(self.thresholds == threshold)

@@ -45,6 +45,22 @@ def roc_thresholds(pilot: Scores, size: int = 64):
     return np.unique((grid.astype(np.float64) + np.nextafter(grid, np.float32(np.inf)).astype(np.float64)) / 2)
 
 
+def histogram_edges(pilot: Scores, bins: int = 128):
+    """Equally spaced thresholds that draw the laws of the scores, fixed on pilot scores.
+
+    Args:
+      pilot: scores of both hypotheses.
+      bins: bins within the range of the pilot.
+
+    Returns:
+      f64[bins + 1].
+    """
+    low, high = min(pilot.h0.min(), pilot.h1.min()), max(pilot.h0.max(), pilot.h1.max())
+    width = (high - low) / bins or abs(low) * 2.0**-20 or 1.0
+    # No score of the pilot lies on an edge, and few others do.
+    return low + width * (np.arange(bins + 1) - 2.0**-9)
+
+
 def tradeoff(counts: Counts, confidence: float = 0.95) -> Tradeoff:
     """Error rates at the thresholds of `counts`, with a simultaneous confidence band.
 

@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..schema import listed, recipe, several
 from ..types import Moments, Pair, Responses
+from .cohorts import Cohort, cohort_field, dropout_field, require_one_poisson_size
 from .imports import Updates, read_updates
 from .pairs import (
     candidates_of,
-    cohort_field,
     explicit_pair,
     pair_field,
     random_pair,
@@ -22,7 +22,7 @@ from .pairs import (
     worst_pair,
     zeroed_pair,
 )
-from .pool import Cohort, RecordedPool
+from .pool import RecordedPool
 from .source import blocks, products
 
 
@@ -82,7 +82,9 @@ class Arrays:
       rounds: rounds to audit together, the target taking part in each; empty where only one is recorded.
       clients: cohort size, the target included; a list of them audits all from the same draws.
       cohort: cohorts are drawn in every trial "with_replacement" (independent clients) or "without_replacement"
-        (distinct ones), or are "fixed", each client drawing one of its own updates.
+        (distinct ones) or "poisson" (each takes part by a coin of its own, so that `clients` of them are expected),
+        or are "fixed", each client drawing one of its own updates. The target takes part in any case.
+      dropout: probability that a client of the cohort sends nothing; the target always sends.
       fit_share: share of the clients (or updates) that the server may learn from; the others certify.
       pair: "random" (two updates of the target), "zeroed" (one update against nothing), "worst" (farthest pair of the
         fit pool), or a file with arrays `h0` and `h1`; a list of them audits all from the same draws. The target's
@@ -97,6 +99,7 @@ class Arrays:
     )
     clients: cohort_field(100_000) = Field(60, description="cohort sizes, the target included")
     cohort: Cohort = "with_replacement"
+    dropout: float = dropout_field()
     fit_share: float = Field(0.5, gt=0, lt=1, description="share of the clients that the server may learn from")
     pair: pair_field("random", "zeroed", "worst") = "random"
 
@@ -104,6 +107,11 @@ class Arrays:
     @classmethod
     def _lists(cls, value):
         return listed(value)
+
+    @model_validator(mode="after")
+    def _cohorts_fit(self):
+        require_one_poisson_size(self.cohort, self.clients)
+        return self
 
     def respond(self, seed: int, broadcast: Any) -> Responses:
         """Index, check and split the recordings; rows are read when they are used."""
@@ -126,7 +134,11 @@ class Arrays:
         target, fit, certify = ([_source(updates, owners, names, r) for r in rounds] for names in parts)
         clients = [len(names) if known else None for names in parts]
         pool = partial(
-            RecordedPool, cohort=self.cohort, noise_terms=max(several(self.clients)) - 1, what="recorded updates"
+            RecordedPool,
+            cohort=self.cohort,
+            noise_terms=max(several(self.clients)) - 1,
+            what="recorded updates",
+            dropout=self.dropout,
         )
         apart = "clients" if known else "rows (their clients are not recorded)"
         cohort = "".join(
@@ -203,7 +215,7 @@ class Arrays:
             return random_pair(*(np.stack([rows[at] for rows in own]) for at in (0, 1)))
         if name == "worst":
             candidates = [s.updates.rows(s.order[:: -(-len(s.order) // candidates_of(s.dim))]) for s in fit]
-            return worst_pair(candidates, moments, several(self.clients)[0] - 1)
+            return worst_pair(candidates, moments)
         return explicit_pair(name, len(target), target[0].dim)
 
 

@@ -14,9 +14,9 @@ from .. import datasets, models
 from ..cache import key_of, remembered
 from ..schema import recipe, several
 from ..types import Moments, Pair, Responses
+from .cohorts import Cohort, cohort_field, dropout_field, require_one_poisson_size
 from .pairs import (
     candidates_of,
-    cohort_field,
     explicit_pair,
     pair_field,
     random_pair,
@@ -26,7 +26,7 @@ from .pairs import (
 )
 from .partition import Name as Partition
 from .partition import deal
-from .pool import Cohort, RecordedPool
+from .pool import RecordedPool
 from .recordings import Batches, FederatedSource, Global
 
 
@@ -45,8 +45,10 @@ class Federated:
       hidden: width of the hidden layer of "mlp".
       clients: cohort size, the target included; a list of them audits all from the same draws.
       cohort: who the others are: the same clients in every trial ("fixed"), or clients drawn afresh in every trial
-        and round from `pool_clients` of them, "with_replacement" or "without_replacement".
+        and round from `pool_clients` of them, "with_replacement", "without_replacement", or "poisson" (each takes
+        part by a coin of its own, so that `clients` of them are expected). The target takes part in any case.
       pool_clients: clients that cohorts are drawn from, besides the target; 0 where the cohort is fixed.
+      dropout: probability that a client of the cohort sends nothing; the target always sends.
       batch_size: records in a mini-batch.
       local_steps: SGD steps on a client.
       learning_rate: of SGD.
@@ -70,6 +72,7 @@ class Federated:
     clients: cohort_field(100_000) = Field(60, description="cohort sizes, the target included")
     cohort: Cohort = "fixed"
     pool_clients: int = Field(0, ge=0, le=1_000_000, description="clients that cohorts are drawn from")
+    dropout: float = dropout_field()
     batch_size: int = Field(8, ge=1, description="records in a mini-batch")
     local_steps: int = Field(1, ge=1, le=10_000, description="SGD steps on a client")
     learning_rate: float = Field(0.5, gt=0, le=1e6, description="learning rate of SGD")
@@ -86,6 +89,7 @@ class Federated:
     @model_validator(mode="after")
     def _cohorts_fit(self):
         largest = max(several(self.clients))
+        require_one_poisson_size(self.cohort, self.clients)
         if self.cohort == "fixed":
             if self.pool_clients:
                 raise ValueError(
@@ -143,7 +147,13 @@ class Federated:
         audited = sources(certify[1:], self.variants, keys["certify_batches"], "certify")
         target = sources(certify[:1], max(2, self.variants), keys["certify_batches"], "target")
         largest = max(several(self.clients)) - 1
-        pool = partial(RecordedPool, cohort=self.cohort, noise_terms=largest, what="recorded mini-batch updates")
+        pool = partial(
+            RecordedPool,
+            cohort=self.cohort,
+            noise_terms=largest,
+            what="recorded mini-batch updates",
+            dropout=self.dropout,
+        )
         tested = (
             (data.test_inputs, data.test_labels) if len(data.test_labels) else _held_out(data, fit, certify, trainers)
         )
@@ -226,7 +236,7 @@ class Federated:
 
     def _pair(self, name, target, learned, key, moments: tuple[Moments, ...]) -> Pair:
         if name == "worst":
-            return worst_pair([_thinned(source) for source in learned], moments, several(self.clients)[0] - 1)
+            return worst_pair([_thinned(source) for source in learned], moments)
         if name == "record":
             return self._record_pair(target, learned, key)
         if name in ("zeroed", "random"):

@@ -24,18 +24,18 @@ class Mixture(NamedTuple):
 
     Attributes:
       groups: how many groups, from the first, take part.
-      terms: updates in the sum.
+      terms: updates in the sum, on average.
       within: coefficient of every group's own covariance.
       between: coefficient of the scatter of the groups' means.
     """
 
     groups: int
-    terms: int
+    terms: float
     within: float
     between: float
 
     def variance(self, scalars: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """Variance of the sum of `terms` scalars drawn from f64[updates, k]: f64[k]."""
+        """Variance of the sum of scalars drawn from f64[updates, k]: f64[k]."""
         edges = np.concatenate([[0], np.cumsum(sizes[: self.groups])])
         scalars, counts = scalars[: edges[-1]], sizes[: self.groups, None]
         means = np.add.reduceat(scalars, edges[:-1]) / counts
@@ -84,7 +84,7 @@ def exact_moments(source: Source, mixture: Mixture) -> Moments:
         covariance = Covariance.of_coordinates(dim, **kept)
     freedom = source.freedom(mixture.groups) + (mixture.groups - 1) * (mixture.between > 0)
     samples = int(source.sizes[: mixture.groups].sum())
-    return Moments(mean, covariance, samples, min(freedom, dim), fourth)
+    return Moments(mean, covariance, mixture.terms, samples, min(freedom, dim), fourth)
 
 
 def _rows(source, mixture):
@@ -162,12 +162,11 @@ class Shrunk(NamedTuple):
     ridge: float
 
 
-def regularise(moments: Moments, noise_terms: int, shrinkage: Shrinkage, ridge: float) -> Shrunk:
+def regularise(moments: Moments, shrinkage: Shrinkage, ridge: float) -> Shrunk:
     """What to make of a covariance to invert it: any choice is sound, a poor one costs power.
 
     Args:
-      moments: of the sum of `noise_terms` updates.
-      noise_terms: number of updates in the sum.
+      moments: of the sum.
       shrinkage: "ridge" adds `ridge` times the mean variance to the diagonal; "ledoit_wolf" and "oas" mix with
         the scaled identity, with weights that assume independent recordings, and add the ridge to that.
       ridge: relative to the mean variance, >= 0.
@@ -189,7 +188,7 @@ def regularise(moments: Moments, noise_terms: int, shrinkage: Shrinkage, ridge: 
         )
     weight = 0.0
     if moments.samples and shrinkage != "ridge":
-        weight = _WEIGHTS[shrinkage](moments.covariance.scaled(1 / noise_terms), moments.samples, moments.fourth)
+        weight = _WEIGHTS[shrinkage](moments.covariance.scaled(1 / moments.terms), moments.samples, moments.fourth)
     return Shrunk(1 - weight, (weight + ridge) * scale)
 
 

@@ -19,11 +19,6 @@ def pair_field(*names: str):
     return one_or_more(str, what, lambda pair: pair in names or pair.endswith(SUFFIXES[1:]))
 
 
-def cohort_field(most: int):
-    """The type of a recipe's `clients`: one cohort size of 2 to `most`, or a list of several."""
-    return one_or_more(int, f"cohort sizes ≥ 2 and ≤ {most:,}", lambda clients: 2 <= clients <= most)
-
-
 def require_pair_files(pairs: tuple[str, ...], rounds: int, dim: int) -> None:
     """Raise ValueError now, before any training, where a pair names a file that cannot serve."""
     for pair in pairs:
@@ -73,20 +68,19 @@ def candidates_of(dim: int) -> int:
     return max(2, min(_CANDIDATES, _NUMBERS // dim))
 
 
-def worst_pair(rounds: Sequence[np.ndarray], moments: Sequence[Moments], noise_terms: int) -> Pair:
+def worst_pair(rounds: Sequence[np.ndarray], moments: Sequence[Moments]) -> Pair:
     """In every round the two candidates farthest apart in the Mahalanobis distance of the noise.
 
     Args:
       rounds: for each round f32[n, dim], updates of the fit pool, n up to a few thousand.
       moments: of the others' sum in each round, as the server knows them.
-      noise_terms: clients in that sum.
 
     Returns:
       Pair.
     """
     ends = []
     for rows, one in zip(rounds, moments):
-        distance = one.covariance.distances(rows, *regularise(one, noise_terms, "oas", 1e-6))
+        distance = one.covariance.distances(rows, *regularise(one, "oas", 1e-6))
         first, second = np.unravel_index(np.argmax(distance), distance.shape)
         ends.append((rows[first], rows[second]))
     return Pair(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,12 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from ..covariance import Covariance
+from ..fixed_point import fixed_step
 from ..random import Ticket, normals, words
 from ..schema import as_tuple, recipe, several
-from ..types import Column, Loaded, Moments, Pair, Responses
-from .pairs import cohort_field, explicit_pair, pair_field, zeroed_pair
+from ..types import Column, Loaded, Moments, Pair, Projected, Responses
+from .cohorts import cohort_field
+from .pairs import explicit_pair, pair_field, zeroed_pair
 
 Law = Literal["gaussian", "sphere", "cube", "student_t"]
 
@@ -28,28 +30,29 @@ class FreshParams(NamedTuple):
 
     Attributes:
       scale: f32[dim], multiplies every coordinate of the standard law.
-      ends: f32[2 * pairs, width], what the candidates send: h0 and h1 of every pair. Products are float64 products.
-      weights: f32[columns, dim] to send products with them instead of the vector, or None.
-      shares: f32[columns], each update's share of the offsets of those products, or None.
+      ends: f32[2 * pairs, dim], what the candidates send: h0 and h1 of every pair.
     """
 
     scale: jax.Array
     ends: jax.Array
-    weights: jax.Array | None = None
-    shares: jax.Array | None = None
 
 
 @dataclass(frozen=True)
 class FreshDraws:
     """A new vector for every seat of every trial. Occupants are seat numbers; the last ones are the candidates."""
 
+    absent: ClassVar[bool] = False
     law: Law
     noise_terms: int
     degrees: int
 
     def width(self, params: FreshParams) -> int:
         """A batch of fresh vectors that stays in the first-level cache through all the steps of their generation."""
-        return int(np.clip(2.0 ** (11 - (params.scale.shape[0] - 1).bit_length()), 1, 1024))
+        return _width(params.scale)
+
+    def seats(self, noise_terms: int) -> int:
+        """One for each of the others."""
+        return noise_terms
 
     def others(self, params: FreshParams, ticket: Ticket) -> jax.Array:
         """Seats of the other clients: i32[1, noise_terms]."""
@@ -62,30 +65,83 @@ class FreshDraws:
         return jnp.full((1, 1), self.noise_terms + 2 * pair + bit, jnp.int32)
 
     def update(self, params: FreshParams, ticket: Ticket, who) -> jax.Array:
-        """The seat's vector, f32[dim], or its products with the weights, f32[columns]."""
-        fresh = params.scale * self._standard(ticket, who, params.scale.shape[0])
-        if params.weights is not None:
-            sums = [jnp.sum(fresh * params.weights[c]) for c in range(params.weights.shape[0])]
-            fresh = jnp.stack(sums) - params.shares
+        """The seat's vector: f32[dim]."""
+        fresh = params.scale * _standard(self.law, self.degrees, ticket, who, params.scale.shape[0])
         end = jnp.where(who == self.noise_terms, params.ends[0], params.ends[1])
         if params.ends.shape[0] > 2:
             end = params.ends[jnp.maximum(who - self.noise_terms, 0)]
         return jnp.where(who < self.noise_terms, fresh, end)
 
-    def _standard(self, ticket, who, dim):
-        even = dim + dim % 2
-        extra = self.degrees + self.degrees % 2 if self.law == "student_t" else 0
-        first = who.astype(jnp.uint32) * jnp.uint32(even + extra)
-        if self.law == "cube":
-            word = words(ticket, first, dim)
-            return (word.astype(jnp.float32) + jnp.float32(0.5)) * jnp.float32(2**-31) - jnp.float32(1)
-        normal = normals(ticket, first, dim)
-        if self.law == "sphere":
-            return normal * jax.lax.rsqrt(jnp.sum(normal * normal))
-        if self.law == "student_t":
-            chi = normals(ticket, first + jnp.uint32(even), self.degrees)
-            return normal / jnp.sqrt(jnp.mean(chi * chi))
-        return normal
+
+class ProductParams(NamedTuple):
+    """What the sums look up.
+
+    Attributes:
+      scale: f32[dim], multiplies every coordinate of the standard law.
+      weights: f32[columns, dim].
+      each: f32[columns], what one of the others adds on average.
+      limit: f32[columns], larger scalars are clipped to it.
+      step: f32[columns], powers of two.
+    """
+
+    scale: jax.Array
+    weights: jax.Array
+    each: jax.Array
+    limit: jax.Array
+    step: jax.Array
+
+
+@dataclass(frozen=True)
+class FreshSums:
+    """The same vectors, from the same words, each reduced to its products with the weights, in whole steps.
+
+    The law is continuous, so rounding blurs a score but cannot tell two draws of one total apart.
+    """
+
+    law: Law
+    noise_terms: tuple[int, ...]
+    degrees: int
+
+    def width(self, params: ProductParams) -> int:
+        """As for whole vectors."""
+        return _width(params.scale)
+
+    def others(self, params: ProductParams, ticket: Ticket) -> jax.Array:
+        """The others' sums in steps: i32[columns]."""
+
+        def add(seat, total):
+            fresh = params.scale * _standard(self.law, self.degrees, ticket, seat, params.scale.shape[0])
+            scalars = jnp.stack([jnp.sum(fresh * one) for one in params.weights]) - params.each
+            inside = jnp.clip(scalars, -params.limit, params.limit)
+            return total + jnp.rint(inside * (jnp.float32(1) / params.step)).astype(jnp.int32)
+
+        total = sums = jnp.zeros(len(self.noise_terms), jnp.int32)
+        done, terms = 0, np.array(self.noise_terms)
+        for size in np.unique(terms).tolist():
+            total, done = jax.lax.fori_loop(done, size, add, total), size
+            sums = jnp.where(jnp.asarray(terms == size), total, sums)
+        return sums
+
+
+def _width(scale):
+    return int(np.clip(2.0 ** (11 - (scale.shape[0] - 1).bit_length()), 1, 1024))
+
+
+def _standard(law, degrees, ticket, seat, dim):
+    """A vector of the standard law from a seat's words: f32[dim]."""
+    even = dim + dim % 2
+    extra = degrees + degrees % 2 if law == "student_t" else 0
+    first = seat.astype(jnp.uint32) * jnp.uint32(even + extra)
+    if law == "cube":
+        word = words(ticket, first, dim)
+        return (word.astype(jnp.float32) + jnp.float32(0.5)) * jnp.float32(2**-31) - jnp.float32(1)
+    normal = normals(ticket, first, dim)
+    if law == "sphere":
+        return normal * jax.lax.rsqrt(jnp.sum(normal * normal))
+    if law == "student_t":
+        chi = normals(ticket, first + jnp.uint32(even), degrees)
+        return normal / jnp.sqrt(jnp.mean(chi * chi))
+    return normal
 
 
 @dataclass(frozen=True)
@@ -112,30 +168,40 @@ class LawPool:
     def moments(self, noise_terms: int) -> tuple[Moments, ...]:
         """The exact moments of the sum."""
         covariance = Covariance.diagonal(noise_terms * self.variance)
-        return (Moments(np.zeros(self.dim), covariance, 0, self.dim, 0.0),)
+        return (Moments(np.zeros(self.dim), covariance, float(noise_terms), 0, self.dim, 0.0),)
 
     def load(self, pairs: Sequence[Pair]) -> Loaded:
         """Whole vectors."""
         ends = np.concatenate([end for pair in pairs for end in (pair.h0, pair.h1)])
         limit = max(_REACH[self.law] * self.scale.max(), np.abs(ends).max())
-        return Loaded(self._draws(), self._params(ends), float(limit))
-
-    def project(self, columns: Sequence[Column]) -> Loaded:
-        """The same vectors, from the same words, each reduced to its products with the weights.
-
-        The law is continuous, so rounding blurs a score but cannot tell two draws of one total apart.
-        """
-        weights = np.stack([column.test.weights[0] for column in columns])
-        terms = np.array([column.noise_terms for column in columns])
-        shares = np.array([column.test.offset[0] for column in columns]) / (terms + 1)
-        length = np.abs(weights).sum(1) if self.law == "cube" else np.linalg.norm(weights * self.scale, axis=1)
-        ends = (
-            np.stack([column.pair.both[:, 0] @ weight for column, weight in zip(columns, weights)], axis=1) - shares
+        draws = FreshDraws(self.law, self.noise_terms, self._degrees)
+        return Loaded(
+            draws, FreshParams(jnp.asarray(self.scale, jnp.float32), jnp.asarray(ends, jnp.float32)), float(limit)
         )
-        params = self._params(ends, jnp.asarray(weights, jnp.float32), jnp.asarray(shares, jnp.float32))
-        limit = np.maximum(_REACH[self.law] * length + np.abs(shares), np.abs(ends).max(0))
-        error = 2.0**-21 * (length + np.abs(shares)) + 2.0**-24 * np.abs(ends).max(0)
-        return Loaded(self._draws(), params, limit, error, np.sqrt(terms * (weights**2 @ self.variance)))
+
+    def project(self, columns: Sequence[Column]) -> Projected:
+        """Products with the weights in float32, in whole steps."""
+        weights = np.stack([column.test.weights[0] for column in columns])
+        each, offset = (
+            np.array([getattr(column.test, what)[0] for column in columns]) for what in ("each", "offset")
+        )
+        terms = np.array([column.noise_terms for column in columns])
+        ends = (
+            np.stack([column.pair.both[:, 0] @ weight for column, weight in zip(columns, weights)], axis=1) - offset
+        )
+        length = np.abs(weights).sum(1) if self.law == "cube" else np.linalg.norm(weights * self.scale, axis=1)
+        limit = _REACH[self.law] * length + np.abs(each)
+        step = fixed_step(terms.max() * limit + np.abs(ends).max(axis=0))
+        arrays = (jnp.asarray(array, jnp.float32) for array in (self.scale, weights, each, limit, step))
+        return Projected(
+            draws=FreshSums(self.law, tuple(terms.tolist()), self._degrees),
+            params=ProductParams(*arrays),
+            ends=np.rint(ends / step).astype(np.int32),
+            step=step,
+            error=2.0**-21 * (length + np.abs(each)) + 2.0**-24 * np.abs(ends).max(0) + step / 2,
+            terms=terms,
+            deviation=np.sqrt(terms * (weights**2 @ self.variance)),
+        )
 
     def disjoint(self, columns: Sequence[Column]) -> list[np.ndarray]:
         """Nothing is recorded."""
@@ -149,14 +215,12 @@ class LawPool:
             "cube": "updates uniform in a cube",
             "student_t": f"multivariate Student-t updates with {self.degrees} degrees of freedom",
         }[self.law]
-        text = f"sum of {noise_terms:,} independent {law}, drawn afresh in every trial"
+        text = f"sum of {noise_terms:,} independent {law}, drawn afresh in every trial, no dropouts"
         return {"updates": 0, "clients": noise_terms, "replacement": True, "words": text}
 
-    def _draws(self):
-        return FreshDraws(self.law, self.noise_terms, self.degrees if self.law == "student_t" else 0)
-
-    def _params(self, ends, weights=None, shares=None):
-        return FreshParams(jnp.asarray(self.scale, jnp.float32), jnp.asarray(ends, jnp.float32), weights, shares)
+    @property
+    def _degrees(self):
+        return self.degrees if self.law == "student_t" else 0
 
 
 @recipe
