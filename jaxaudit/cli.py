@@ -47,10 +47,13 @@ def cli():
     help="Play only these of the certifying trials; `merge` adds the parts.",
 )
 @click.option(
+    "--exact", is_flag=True, help="Compute both error rates instead of sampling them, where draws are independent."
+)
+@click.option(
     "--distributed", is_flag=True, help="Share the trials with the other processes of this job (SLURM, MPI, ...)."
 )
 @_DATA_DIR
-def run(recipe, overrides, trials, seed, deltas, confidence, out, part, distributed, data_dir):
+def run(recipe, overrides, trials, seed, deltas, confidence, out, part, exact, distributed, data_dir):
     """Run an audit: RECIPE is a name that `list` shows (`membership` by default) or a TOML file.
 
     Asking again for a finished run prints what is stored, for an interrupted one goes on.
@@ -64,20 +67,26 @@ def run(recipe, overrides, trials, seed, deltas, confidence, out, part, distribu
     replaced |= {name: value for name, value in options.items() if value is not None}
     wanted = config.load(recipe, replaced)
     part = _range(part, wanted.trials)
+    if exact and (part or distributed):
+        raise ValueError("--exact plays no trials to be shared; leave --range and --distributed out")
     hosts = devices.prepare(distributed)
     cache.keep_compilations()
     digest = config.digest(wanted)
-    label = "" if part is None else f"-{part.first}-{part.count}"
+    label = "-exact" if exact else "" if part is None else f"-{part.first}-{part.count}"
     folder = out or Path("runs") / f"{Path(recipe).stem}-{digest}{label}"
 
-    from . import report, runner, store, tables
+    from . import exact_mode, report, runner, store, tables
+    from .progress import bars
 
-    stored = _finished(wanted, part, digest, folder)
+    stored = _finished(wanted, part, exact, digest, folder)
     if stored is None:
         store.check_free(folder)
         kept = folder.with_name(f"{folder.name}.partial")
-        with _progress(hosts.first) as progress, _resumable(kept):
-            result = runner.run_recipe(wanted, part=part, keep=kept, hosts=hosts, progress=progress)
+        with bars(hosts.first) as progress, _resumable(kept):
+            if exact:
+                result = exact_mode.run_exact(wanted, progress=progress)
+            else:
+                result = runner.run_recipe(wanted, part=part, keep=kept, hosts=hosts, progress=progress)
         if not hosts.first:
             return
         with Console(stderr=True).status("Drawing the figures"):
@@ -119,7 +128,7 @@ def _resumable(kept: Path):
         signal.signal(signal.SIGTERM, usual)
 
 
-def _finished(wanted, part, digest: str, folder: Path):
+def _finished(wanted, part, exact: bool, digest: str, folder: Path):
     """The run in `folder`, if it is the one that is wanted; None if there is none."""
     from . import config, store
 
@@ -131,10 +140,12 @@ def _finished(wanted, part, digest: str, folder: Path):
     for name, recorded in found.summary["provenance"]["data_sha256"].items():
         if _sha256_now(name) not in (None, recorded):
             raise ValueError(f"{folder} was run on other data than the {name} found now; choose another --out")
+    if found.exact != exact:
+        raise ValueError(f"{folder} holds {'an exact' if found.exact else 'a sampled'} run; choose another --out")
     if found.part != (part or (0, found.summary["trials"])):
         raise ValueError(f"{folder} holds trials of another --range; choose another --out")
     asked, has = config.to_mapping(wanted), found.summary["recipe"]
-    for name in config.PLAN:
+    for name in ("deltas",) if exact else config.PLAN:
         if asked[name] != has[name]:
             raise ValueError(
                 f"{folder} holds this audit with {name} = {has[name]}, asked is {asked[name]}; going on after a look "
@@ -194,6 +205,8 @@ def bound(file, deltas, confidence, design, method, seed, cell):
                 f"{file} is a run folder, whose design and method are stored; leave --design and --method out"
             )
         stored = store.read(file)
+        if stored.exact:
+            raise ValueError(f"{file} is an exact run and has no counts; run it with other deltas, --exact and --out")
         if not stored.whole:
             raise ValueError(f"{file} is a part of a run and certifies nothing by itself; merge all parts first")
         found, cells = stored.headline if cell is None else stored.cell(cell), len(stored.cells)
@@ -310,34 +323,3 @@ def _console() -> Console:
 def _where(folder: Path) -> None:
     names = ", ".join(sorted(path.name for path in folder.glob("*.png")))
     click.echo(f"\nFigures: {names} (and .pdf) in {folder}" if names else f"\nCounts in {folder}")
-
-
-@contextmanager
-def _progress(shown: bool = True):
-    """A progress bar for every stage of a run."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description:<9}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-    )
-    console = Console(stderr=True)
-    # Into a file, rich would leave an empty line in the place of the bar.
-    quiet = not console.is_terminal or not shown
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=quiet) as bar:
-        preparing = bar.add_task("prepare", total=None, rate="data, training, recorded updates")
-
-        def stage(name, trials):
-            bar.update(preparing, total=1, completed=1, visible=False)
-            task = bar.add_task(name, total=trials, rate="")
-
-            def advance(done):
-                bar.advance(task, done)
-                speed = bar.tasks[task].speed
-                bar.update(task, rate=f"{speed:,.0f} trials/s" if speed else "")
-
-            return advance
-
-        yield stage

@@ -20,6 +20,9 @@ def merge(folders: Sequence[str | Path]) -> store.Run:
       ValueError: in one line, where parts belong to different runs, overlap, or leave a gap.
     """
     found = sorted(((store.read(folder), Path(folder)) for folder in folders), key=lambda found: found[0].part)
+    for part, at in found:
+        if part.exact:
+            raise ValueError(f"{at} is an exact run, which has no trials to add; leave it out")
     parts, (first, first_at) = [part for part, _ in found], found[0]
     for part, at in found[1:]:
         _require_same(first_at, first, at, part)
@@ -48,8 +51,8 @@ def _require_same(first_at, first, at, part):
         of_first, of_part = (run.summary["recipe"].get(name, run.summary["digest"]) for run in (first, part))
         if of_first != of_part:
             raise ValueError(
-                f"{first_at} and {at} are parts of different runs: {name} is {of_first} and {of_part}; merge parts of "
-                "one run"
+                f"{first_at} and {at} are parts of different runs: {name} is {of_first} and {of_part}; merge parts "
+                "of one run"
             )
     plans = [[cell.plan for cell in run.cells] for run in (first, part)]
     if part.summary["fingerprint"] != first.summary["fingerprint"] or plans[0] != plans[1]:

@@ -13,7 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from .bounds import gaussian_epsilon, gaussian_tradeoff, percent, privacy_curve, roc_band, tradeoff
+from .bounds import gaussian_epsilon, gaussian_tradeoff, percent, roc_band
 from .store import Cell, Run
 
 MEASURED, PREDICTED, CEILING, ENERGY, MUTED = "#0072B2", "#D55E00", "#666666", "#009E73", "#999999"
@@ -51,6 +51,10 @@ def draw(run: Run, folder: Path, name: str | None = None) -> None:
             figure, ax = plt.subplots()
             axes(ax, cell)
             _finish(figure, run.summary, cell.summary["adjacency"], folder / f"{prefix}{figure_name}")
+        if cell.trials:
+            figure, ax = plt.subplots()
+            scores(ax, cell)
+            _finish(figure, run.summary, cell.summary["adjacency"], folder / f"{prefix}scores")
         if cell.spectrum:
             figure, panels = plt.subplots(2, 1, sharex=True, height_ratios=(2, 1))
             noise_spectrum(panels, cell)
@@ -63,12 +67,12 @@ def draw(run: Run, folder: Path, name: str | None = None) -> None:
 
 def roc(ax, cell: Cell):
     """Log-log ROC curve with its simultaneous band, chance, and the Gaussian prediction."""
-    curve, distance = tradeoff(cell.counts, cell.summary["confidence"]), cell.summary["distance"]
-    floor = 0.5 / cell.counts.trials_h0
+    curve, distance = cell.tradeoff(), cell.summary["distance"]
+    floor = 0.5 / cell.trials if cell.trials else 1e-12
     grid = np.geomspace(floor, 1, 800)
     _band(ax, cell, grid, *(limit.clip(floor, 1) for limit in roc_band(curve, grid)))
     seen = curve.fpr > 0
-    ax.plot(curve.fpr[seen], 1 - curve.fnr[seen], color=MEASURED, lw=2.4, label="measured")
+    ax.plot(curve.fpr[seen], 1 - curve.fnr[seen], color=MEASURED, lw=2.4, label=_label(cell))
     if distance is not None:
         ax.plot(grid, 1 - gaussian_tradeoff(grid, distance), color=PREDICTED, ls="--", label="Gaussian prediction")
     ax.plot(grid, grid, color=MUTED, ls=":", label="chance")
@@ -80,11 +84,11 @@ def roc(ax, cell: Cell):
 
 def tradeoff_curve(ax, cell: Cell):
     """False negatives against false positives, with the line of perfect privacy."""
-    curve, distance = tradeoff(cell.counts, cell.summary["confidence"]), cell.summary["distance"]
+    curve, distance = cell.tradeoff(), cell.summary["distance"]
     grid = np.linspace(0, 1, 1001)
     lower, upper = roc_band(curve, grid)
     _band(ax, cell, grid, 1 - upper, 1 - lower)
-    ax.plot([1, *curve.fpr, 0], [0, *curve.fnr, 1], color=MEASURED, lw=2.4, label="measured")
+    ax.plot([1, *curve.fpr, 0], [0, *curve.fnr, 1], color=MEASURED, lw=2.4, label=_label(cell))
     if distance is not None:
         fnr = gaussian_tradeoff(grid, distance)
         ax.plot(grid, fnr, color=PREDICTED, ls="--", label=f"Gaussian prediction, Δ = {distance:.2f}")
@@ -100,13 +104,15 @@ def privacy(ax, cell: Cell):
     summary, distance = cell.summary, cell.summary["distance"]
     rows = [row for row in summary["bounds"] if row["delta"] > 0]
     deltas = np.geomspace(min([1e-6, *(row["delta"] for row in rows)]), 0.5, 200)
-    certified, top = privacy_curve(cell.counts, deltas, summary["confidence"])
-    ax.plot(deltas, top, color=CEILING, ls=":", label=f"ceiling of {cell.counts.trials_h0:,} trials")
+    certified, top = cell.privacy(deltas)
+    if top is not None:
+        ax.plot(deltas, top, color=CEILING, ls=":", label=f"ceiling of {cell.trials:,} trials")
     if distance is not None:
         predicted = [gaussian_epsilon(delta, distance) for delta in deltas]
         ax.plot(deltas, predicted, color=PREDICTED, ls="--", label="Gaussian prediction, no bound")
     level = percent(summary["confidence"])
-    ax.plot(deltas, certified, color=MEASURED, lw=2.4, label=f"certified ≥, all δ at once ({level})")
+    words = ("all δ at once ({})", "the table ({} by itself)") if cell.trials else ("computed", "the table")
+    ax.plot(deltas, certified, color=MEASURED, lw=2.4, label=f"certified ≥, {words[0].format(level)}")
     ax.plot(
         [row["delta"] for row in rows],
         [row["epsilon_lower"] for row in rows],
@@ -114,16 +120,43 @@ def privacy(ax, cell: Cell):
         color=MEASURED,
         mec="white",
         ms=8,
-        label=f"certified ≥, the table ({level} by itself)",
+        label=f"certified ≥, {words[1].format(level)}",
     )
-    ax.set(xscale="log", xlim=(deltas[0], deltas[-1]), ylim=(0, 1.45 * top.max()))
+    ax.set(
+        xscale="log", xlim=(deltas[0], deltas[-1]), ylim=(0, 1.45 * (certified if top is None else top).max() or 1)
+    )
     ax.set(xlabel="δ", ylabel="ε (nats)", title="Privacy curve: the secure sum leaks at least this much")
     ax.legend(loc="upper right")
     return ax
 
 
+def _label(cell):
+    return "measured" if cell.trials else "computed"
+
+
+def scores(ax, cell: Cell):
+    """How the scores are distributed under either hypothesis, and where the planned thresholds lie."""
+    counts = cell.histogram
+    width = np.diff(counts.thresholds)
+    for name, inside, trials, color, style in (
+        ("H0", -np.diff(counts.errors_h0), counts.trials_h0, MEASURED, "-"),
+        ("H1", np.diff(counts.errors_h1), counts.trials_h1, PREDICTED, "--"),
+    ):
+        ax.stairs(
+            inside / trials / width, counts.thresholds, color=color, ls=style, lw=1.6, label=f"score under {name}"
+        )
+    shown = cell.plan.thresholds
+    shown = shown[(shown >= counts.thresholds[0]) & (shown <= counts.thresholds[-1])]
+    ax.vlines(shown, 0, 1, transform=ax.get_xaxis_transform(), color=MUTED, ls=":", lw=1, label="planned thresholds")
+    ax.set(
+        yscale="log", xlabel="score (nats)", ylabel="density", title="What the attack sees under either hypothesis"
+    )
+    ax.legend(loc="lower center")
+    return ax
+
+
 def _band(ax, cell, grid, lower, upper):
-    label = f"{percent(cell.summary['confidence'])} band for the whole curve"
+    label = f"{percent(cell.summary['confidence'])} band for the whole curve" if cell.trials else "certain limits"
     ax.fill_between(grid, lower, upper, color=MEASURED, alpha=0.25, lw=0, label=label)
 
 
@@ -163,13 +196,16 @@ def cells(ax, run: Run):
             ax.plot(n, row["epsilon_lower"], marker, color=color, mfc=fill, ms=6)
         if all(row["epsilon_predicted"] is not None for row in bounds):
             ax.plot(clients, [row["epsilon_predicted"] for row in bounds], color=color, ls="--", lw=1)
-    ceiling = max(row["epsilon_ceiling"] for _, row in rows)
-    ax.axhline(ceiling, color=CEILING, ls=":", label=f"ceiling of {run.summary['trials']:,} trials")
+    if run.exact:
+        top = max(row["epsilon_lower"] for _, row in rows) or 1
+    else:
+        top = max(row["epsilon_ceiling"] for _, row in rows)
+        ax.axhline(top, color=CEILING, ls=":", label=f"ceiling of {run.summary['trials']:,} trials")
     ax.plot([], [], color=MUTED, ls="--", lw=1, label="Gaussian prediction, no bound")
     if any(row["censored"] for _, row in rows):
         ax.plot([], [], "o", color=MUTED, mfc="white", label="limited by the trials")
     sizes = sorted({summary["clients"] for summary, _ in rows})
-    ax.set(xscale="log", xticks=sizes, xticklabels=[f"{n:,}" for n in sizes], ylim=(0, 1.25 * ceiling))
+    ax.set(xscale="log", xticks=sizes, xticklabels=[f"{n:,}" for n in sizes], ylim=(0, 1.25 * top))
     ax.minorticks_off()
     ax.set(xlabel="clients in the cohort", ylabel=f"ε (nats) at δ = {rows[0][1]['delta']:g}")
     ax.set_title(f"Leakage by cohort, all cells at once ({percent(run.summary['confidence'])})")
@@ -182,13 +218,17 @@ def _nearest(bounds):
     return min(bounds, key=lambda row: abs(np.log10(max(row["delta"], 1e-300)) + 3))
 
 
+def _trials(summary):
+    return f"{summary['trials']:,} trials" if summary["trials"] else "the exact law of the score"
+
+
 def _finish(figure, summary, what: str, path: Path) -> None:
     """Say under every figure what it shows, then save it."""
     provenance = summary["provenance"]
     commit, dirty, _ = (provenance["git"] or "").partition("-dirty")
     commit = f", commit {commit[:8]}{dirty}" if commit else ""
     figure.supxlabel(
-        f"{what}; {summary['trials']:,} trials, seed {summary['seed']}, {provenance['device']}, "
+        f"{what}; {_trials(summary)}, seed {summary['seed']}, {provenance['device']}, "
         f"jaxaudit {provenance['jaxaudit']}{commit}",
         fontsize=6.5,
         color=CEILING,

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from . import config, plots, store
-from .bounds import area_under_roc, certify, gaussian_epsilon, tradeoff
+from .bounds import area_under_roc, certify, exact_epsilon, gaussian_epsilon
+from .exact_mode import ExactFinding, ExactResult
 from .findings import Finding, Result
 
 
@@ -25,25 +26,70 @@ def to_run(result: Result) -> store.Run:
       Run, ready to be written.
     """
     recipe, prepared = result.recipe, result.prepared
-    pool = prepared.responses.certify.describe(result.headline.cell.server.noise_terms)
-    summary = {
-        "schema": store.SCHEMA,
-        "recipe": config.to_mapping(recipe),
-        "digest": config.digest(recipe),
-        "seed": recipe.seed,
+    summary = _summary(result) | {
         "trials": recipe.trials,
         "range": list(result.part),
         "fingerprint": result.fingerprint,
         "confidence": recipe.confidence,
         "design": recipe.design,
-        "real": prepared.responses.real,
         "simulated": f"{prepared.mechanism}, and who sends what in a trial",
-        "metrics": dict(prepared.responses.metrics) | {"noise_terms": result.headline.cell.server.noise_terms},
+    }
+    return judged(store.Run(config.to_toml(recipe), summary, tuple(_cell(one, prepared) for one in result.cells)))
+
+
+def _summary(result: Result | ExactResult) -> dict:
+    """What is said of every run."""
+    recipe, prepared = result.recipe, result.prepared
+    noise_terms = result.cells[0].cell.server.noise_terms
+    pool = prepared.responses.certify.describe(noise_terms)
+    return {
+        "schema": store.SCHEMA,
+        "recipe": config.to_mapping(recipe),
+        "digest": config.digest(recipe),
+        "seed": recipe.seed,
+        "real": prepared.responses.real,
+        "metrics": dict(prepared.responses.metrics) | {"noise_terms": noise_terms},
         "pool": {key: pool[key] for key in ("updates", "clients", "replacement")},
         "timing": result.timing,
         "provenance": _provenance(prepared),
     }
-    return judged(store.Run(config.to_toml(recipe), summary, tuple(_cell(one, prepared) for one in result.cells)))
+
+
+def exact_run(result: ExactResult) -> store.Run:
+    """What is kept of a result whose law was computed."""
+    recipe, prepared, cells = result.recipe, result.prepared, []
+    for found in result.cells:
+        rows = [_exact_row(found, delta) for delta in recipe.deltas]
+        own = {"auc": area_under_roc(found.curve), "bounds": rows, "off_span": []}
+        summary = _about(found) | {"confidence": 1.0, "population": [], "population_statement": ""} | own
+        cells.append(store.ExactCell(summary, found.thresholds, found.curve, _spectrum(found, prepared)))
+    summary = _summary(result) | {"trials": 0, "range": [0, 0], "design": "exact", "confidence": 1.0}
+    summary["simulated"] = f"nothing: the law of the score was computed; the mechanism is {prepared.mechanism}"
+    return store.Run(config.to_toml(recipe), summary | cells[0].summary, tuple(cells))
+
+
+def _exact_row(found: ExactFinding, delta: float) -> dict:
+    epsilon, at, direction = exact_epsilon(found.curve, delta)
+    return {
+        "delta": delta,
+        # JSON has no infinity; no limit of a rate is below 1e-300.
+        "epsilon_lower": min(epsilon, 690.0),
+        "epsilon_ceiling": None,
+        "epsilon_predicted": _prediction(delta, found.distance),
+        "epsilon_upper": None,
+        "method": "exact",
+        "kind": "certified",
+        "assumption": "independent draws from the recorded updates; no limit can fail",
+        "threshold": float(found.thresholds[at]),
+        "direction": direction,
+        "fpr": float(found.curve.fpr[at]),
+        "fnr": float(found.curve.fnr[at]),
+        "errors_h0": None,
+        "errors_h1": None,
+        "trials": None,
+        "significance": 0.0,
+        "censored": False,
+    }
 
 
 def judged(run: store.Run) -> store.Run:
@@ -54,7 +100,7 @@ def judged(run: store.Run) -> store.Run:
         bounds = [certify(cell.plan, cell.counts, delta, confidence) for delta in deltas]
         off_span = [certify(*cell.off_span, delta, confidence) for delta in deltas if cell.off_span]
         own = {
-            "auc": area_under_roc(tradeoff(cell.counts, confidence)),
+            "auc": area_under_roc(cell.tradeoff()),
             "bounds": [bound_row(bound, _prediction(bound.delta, cell.summary["distance"])) for bound in bounds],
             "off_span": [bound_row(bound) for bound in off_span],
         }
@@ -65,20 +111,8 @@ def judged(run: store.Run) -> store.Run:
 
 
 def _cell(finding: Finding, prepared) -> store.Cell:
-    distance = finding.distance if finding.distance is not None and isfinite(finding.distance) else None
-    summary = {
-        "name": finding.cell.name,
-        "pair": finding.cell.pair.name,
-        "clients": finding.cell.clients,
-        "setting": finding.cell.setting,
-        "options": list(finding.cell.options),
+    summary = _about(finding) | {
         "confidence": finding.confidence,
-        "adjacency": finding.cell.pair.adjacency,
-        "statement": finding.statement,
-        "server_knows": finding.cell.server.knows,
-        "verdict": finding.verdict.words,
-        "verdict_kind": finding.verdict.kind,
-        "distance": distance,
         "population": [bound_row(bound) for bound in finding.population],
         "population_statement": finding.population_statement if finding.population else "",
     }
@@ -86,13 +120,30 @@ def _cell(finding: Finding, prepared) -> store.Cell:
     return store.Cell(summary, finding.plan, finding.counts, finding.histogram, finding.off_span, spectrum)
 
 
-def save(result: Result, folder: str | Path) -> store.Run:
+def _about(finding: Finding | ExactFinding) -> dict:
+    """What is said of a cell before its bounds."""
+    return {
+        "name": finding.cell.name,
+        "pair": finding.cell.pair.name,
+        "clients": finding.cell.clients,
+        "setting": finding.cell.setting,
+        "options": list(finding.cell.options),
+        "adjacency": finding.cell.pair.adjacency,
+        "statement": finding.statement,
+        "server_knows": finding.cell.server.knows,
+        "verdict": finding.verdict.words,
+        "verdict_kind": finding.verdict.kind,
+        "distance": finding.distance if finding.distance is not None and isfinite(finding.distance) else None,
+    }
+
+
+def save(result: Result | ExactResult, folder: str | Path) -> store.Run:
     """Write the run folder of a result, with its figures; a part of a run has none.
 
     Raises:
       ValueError: where the folder is in use.
     """
-    return write(to_run(result), folder)
+    return write(exact_run(result) if isinstance(result, ExactResult) else to_run(result), folder)
 
 
 def write(run: store.Run, folder: str | Path) -> store.Run:
@@ -108,7 +159,7 @@ def bound_row(bound, prediction: float | None = None, trials: tuple[int, int] | 
         "delta": bound.delta,
         "epsilon_lower": bound.epsilon,
         "epsilon_ceiling": bound.ceiling,
-        "epsilon_predicted": prediction if prediction is not None and isfinite(prediction) else None,
+        "epsilon_predicted": prediction,
         "epsilon_upper": None,
         "method": bound.method,
         "kind": bound.kind,
@@ -126,10 +177,13 @@ def bound_row(bound, prediction: float | None = None, trials: tuple[int, int] | 
 
 
 def _prediction(delta, distance):
-    return None if distance is None else gaussian_epsilon(delta, distance)
+    if distance is None:
+        return None
+    predicted = gaussian_epsilon(delta, distance)
+    return predicted if isfinite(predicted) else None
 
 
-def _spectrum(finding: Finding, prepared) -> dict:
+def _spectrum(finding: Finding | ExactFinding, prepared) -> dict:
     """Noise by direction, what the pair differs by in it, and how much of the score's separation comes from it.
 
     Of the first audited round; empty where the audited pool was too large to look at.

@@ -6,25 +6,23 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from . import config
-from .attacks.span import Verdict, judge, not_judged
-from .audit import Audit, Cell, Prepared
-from .bounds import Bound, Counts, Event, Plan, Scores, certify, histogram_edges, robust_pilot, roc_thresholds
+from .audit import Audit
+from .bounds import Counts, Event, Plan, Scores, histogram_edges, robust_pilot, roc_thresholds
 from .checkpoint import Checkpoint
 from .config import Recipe, make_recipe
 from .findings import Finding, Result
 from .game import Game
 from .hosts import ALONE, Hosts
 from .player import Player, Progress
-from .types import LinearTest, Pool, Range
-
-# Enough for both tails of a fit, little beside a certifying run.
-_PILOT_SHARE, _PILOT_RANGE = 0.05, (1000, 20_000)
+from .population_row import certify_population
+from .tuning import pilot_trials, tuned
+from .types import Range
+from .verdicts import off_span_test, truths, verdict
 
 
 def run(
@@ -86,10 +84,10 @@ def run_recipe(
     player = Player(tuple(devices or jax.local_devices()), recipe.seed, progress or (lambda name, trials: _silent))
     part = part or Range(0, recipe.trials)
     count = _Counting(player, recipe, part, keep, hosts)
-    pilots = int(np.clip(_PILOT_SHARE * recipe.trials, *_PILOT_RANGE))
+    pilots = pilot_trials(recipe.trials)
     started = time.perf_counter()
     untuned = recipe.audit.prepare(recipe.seed)
-    prepared = _tuned(player, untuned, "pilot", pilots)
+    prepared = tuned(player, untuned, "pilot", pilots)
     game = prepared.game()
     prepared_s = time.perf_counter() - started
 
@@ -103,11 +101,11 @@ def run_recipe(
     trials_s, played = time.perf_counter() - began, player.played
 
     began = time.perf_counter()
-    truths = _truths(prepared)
-    verdicts = [_verdict(prepared, cell, truths[cell.clients]) for cell in prepared.cells]
+    moments = truths(prepared)
+    verdicts = [verdict(prepared, cell, moments[cell.clients]) for cell in prepared.cells]
     judged_s = time.perf_counter() - began
-    off_span = _count_off_span(count, prepared, truths, verdicts)
-    population = _certify_population(player, untuned, pilots, recipe, confidence)
+    off_span = _count_off_span(count, prepared, moments, verdicts)
+    population = certify_population(player, untuned, recipe, confidence)
     cells = [
         Finding(
             cell=cell,
@@ -119,7 +117,7 @@ def run_recipe(
             counts=counts[number].only(curves[number]),
             histogram=counts[number].only(edges[number]),
             distance=None if np.isnan(game.distance[number]) else float(game.distance[number]),
-            truth=truths[cell.clients],
+            truth=moments[cell.clients],
             verdict=verdicts[number],
             off_span=off_span[number],
             population=population[number],
@@ -173,49 +171,15 @@ def _plan(pilot: Scores, recipe: Recipe, confidence: float) -> Plan:
     return robust_pilot(pilot, recipe.trials, recipe.deltas, "pc-cp" if pilot.nested else "union", confidence)
 
 
-def _tuned(player: Player, prepared: Prepared, stream: str, pilots: int, pool: Pool | None = None) -> Prepared:
-    """Every cell with the setting whose scores are farthest apart on pilot trials, in their standard deviations."""
-    if all(len(cell.options) == 1 for cell in prepared.cells):
-        return prepared
-    every = prepared.settings()
-    scores = iter(player.scores(every.project(pool=pool) if pool else every.game(), stream, pilots))
-    cells = []
-    for cell in prepared.cells:
-        apart = {setting: _separation(next(scores)) for setting in cell.options}
-        cells.append(replace(cell, setting=max(apart, key=apart.get)))
-    return replace(prepared, cells=tuple(cells))
-
-
-def _separation(scores: Scores) -> float:
-    shift, spread = scores.h1.mean() - scores.h0.mean(), np.sqrt((scores.h0.var() + scores.h1.var()) / 2)
-    return shift / spread if spread > 0 else np.copysign(np.inf, shift) if shift else 0.0
-
-
-def _truths(prepared: Prepared) -> dict[int, Any]:
-    """Moments of the audited pool for every cohort size, where they can be had in half a minute."""
-    pool = prepared.responses.certify
-    sizes = {cell.clients for cell in prepared.cells}
-    return {size: pool.moments(size - 1) if pool.affordable(size - 1) else None for size in sizes}
-
-
-def _verdict(prepared: Prepared, cell: Cell, truth) -> Verdict:
-    structural = prepared.responses.structural(cell.pair)
-    return not_judged(cell.pair) if truth is None else judge(truth, cell.pair, structural)
-
-
-def _count_off_span(count: _Counting, prepared, truths, verdicts) -> list[tuple[Plan, Counts] | None]:
+def _count_off_span(count: _Counting, prepared, moments, verdicts) -> list[tuple[Plan, Counts] | None]:
     """The scores that read the part of the difference no noise reaches; their thresholds need no pilot."""
     found: list[tuple[Plan, Counts] | None] = [None] * len(verdicts)
     seen = [n for n, verdict in enumerate(verdicts) if verdict.kind in ("structural", "for this pool")]
     if not seen or not prepared.linear:
         return found
-    tests = []
-    for cell, verdict in ((prepared.cells[n], verdicts[n]) for n in seen):
-        direction = verdict.off_span / np.linalg.norm(verdict.off_span)
-        means = np.stack([one.mean / one.terms for one in truths[cell.clients]])
-        each, middle = (np.einsum("rd,rd->r", direction, along) for along in (means, cell.pair.middle))
-        tests.append(LinearTest(direction, each, middle))
-    game = replace(prepared, cells=tuple(prepared.cells[n] for n in seen)).project(tests)
+    cells = tuple(prepared.cells[n] for n in seen)
+    tests = [off_span_test(cell, verdicts[n], moments[cell.clients]) for n, cell in zip(seen, cells)]
+    game = replace(prepared, cells=cells).project(tests)
     plans, deltas = [], count.recipe.deltas
     for nested in game.nested & (count.recipe.design == "paired"):
         if nested:
@@ -226,30 +190,4 @@ def _count_off_span(count: _Counting, prepared, truths, verdicts) -> list[tuple[
     counts = count(game, "off-span", [plan.thresholds for plan in plans])
     for n, *evidence in zip(seen, plans, counts):
         found[n] = tuple(evidence)
-    return found
-
-
-def _certify_population(player, prepared, pilots, recipe, confidence) -> list[tuple[Bound, ...]]:
-    """Cohorts of audited clients that share no client, as the only trials of the population's mechanism.
-
-    Everything else comes from the fit pool: weights, settings and thresholds. A server that knows the audited pool
-    has no such row, because its weights were fitted on these very clients.
-    """
-    nothing: list[tuple[Bound, ...]] = [()] * len(prepared.cells)
-    if not prepared.responses.fresh or not prepared.linear or prepared.audit.server_knows != "fit_pool":
-        return nothing
-    fit = prepared.responses.fit
-    tuned = _tuned(player, prepared, "fit", pilots, fit)
-    columns, learned, audited = tuned.columns(), tuned.project(pool=fit), tuned.project()
-    pilot, found = player.scores(learned, "fit", pilots), []
-    for number, (column, sums) in enumerate(zip(columns, prepared.responses.certify.disjoint(columns))):
-        if not len(sums):
-            found.append(())
-            continue
-        slack, nested = audited.slack[number], bool(learned.nested[number] and audited.nested[number])
-        h0, h1 = (sums + np.vdot(column.test.weights, end) - column.test.offset.sum() for end in column.pair.both)
-        method = "pc-cp" if nested else "union"
-        plan = robust_pilot(replace(pilot[number], nested=nested), len(sums), recipe.deltas, method, confidence)
-        counts = Scores(h0 + slack, h1 - slack, "disjoint cohorts", nested).count(plan.thresholds)
-        found.append(tuple(certify(plan, counts, delta, confidence) for delta in recipe.deltas))
     return found

@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from .bounds import Counts, Event, Plan
+from .bounds import Counts, Event, Plan, Tradeoff, exact_epsilon, privacy_curve, tradeoff
 from .populations.files import read_arrays
 from .types import Range
 
@@ -39,6 +39,45 @@ class Cell:
     off_span: tuple[Plan, Counts] | None
     spectrum: dict[str, np.ndarray]
 
+    @property
+    def trials(self) -> int:
+        """Trials under the hypothesis that has fewer."""
+        return min(self.counts.trials_h0, self.counts.trials_h1)
+
+    def tradeoff(self) -> Tradeoff:
+        """Both error rates along the curve, with limits that hold at once."""
+        return tradeoff(self.counts, self.summary["confidence"])
+
+    def privacy(self, deltas: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Certified epsilon at every delta at once, and the most that the trials could certify."""
+        return privacy_curve(self.counts, deltas, self.summary["confidence"])
+
+
+@dataclass(frozen=True)
+class ExactCell:
+    """What is kept of one cell whose law was computed.
+
+    Attributes:
+      summary: its part of summary.json.
+      thresholds: f64[k], increasing.
+      curve: certain limits of both error rates at each.
+      spectrum: arrays of the noise spectrum.
+    """
+
+    summary: dict[str, Any]
+    thresholds: np.ndarray
+    curve: Tradeoff
+    spectrum: dict[str, np.ndarray]
+    trials: ClassVar[None] = None
+
+    def tradeoff(self) -> Tradeoff:
+        """Both error rates, with limits that are certain."""
+        return self.curve
+
+    def privacy(self, deltas: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Certain epsilon at every delta; there is no ceiling."""
+        return np.array([exact_epsilon(self.curve, delta)[0] for delta in deltas]), None
+
 
 @dataclass(frozen=True)
 class Run:
@@ -52,12 +91,17 @@ class Run:
 
     recipe: str
     summary: dict[str, Any]
-    cells: tuple[Cell, ...]
+    cells: tuple[Cell, ...] | tuple[ExactCell, ...]
 
     @property
-    def headline(self) -> Cell:
+    def headline(self) -> Cell | ExactCell:
         """The first cell."""
         return self.cells[0]
+
+    @property
+    def exact(self) -> bool:
+        """Error rates were computed, not sampled."""
+        return isinstance(self.headline, ExactCell)
 
     @property
     def part(self) -> Range:
@@ -66,10 +110,10 @@ class Run:
 
     @property
     def whole(self) -> bool:
-        """All planned trials were played."""
-        return self.part == Range(0, self.summary["trials"])
+        """All planned trials were played, or none are needed."""
+        return self.exact or self.part == Range(0, self.summary["trials"])
 
-    def cell(self, name: str) -> Cell:
+    def cell(self, name: str) -> Cell | ExactCell:
         """One cell by its name.
 
         Raises:
@@ -157,15 +201,16 @@ def read(folder: str | Path) -> Run:
             raise ValueError(f"{folder / name}: missing or changed since it was written; run the recipe again")
     spectra, cells = read_arrays(folder / "spectrum.npz"), []
     for number, cell in enumerate(summary.pop("cells")):
-        plan, *more = map(_plan, cell.pop("plans"))
+        plans = [_plan(plan) for plan in cell.pop("plans")]
+        spectrum = _own(spectra, _label(number))
+        if not plans:
+            arrays = _own(read_arrays(folder / "counts.npz"), _label(number))
+            cells.append(ExactCell(cell, arrays.pop("thresholds"), Tradeoff(**arrays), spectrum))
+            continue
+        plan, *more = plans
         counts, histogram, *rest = (
             read_counts(folder / "counts.npz", _label(number) + name) for name in _COUNTED[: 2 + len(more)]
         )
-        spectrum = {
-            name.removeprefix(_label(number)): array
-            for name, array in spectra.items()
-            if name.rpartition("/")[0] == _label(number).removesuffix("/")
-        }
         cells.append(Cell(cell, plan, counts, histogram, (*more, *rest) if more else None, spectrum))
     return Run((folder / "recipe.toml").read_text(encoding="utf-8"), summary, tuple(cells))
 
@@ -174,12 +219,22 @@ def read(folder: str | Path) -> Run:
 _COUNTED = ("", "histogram/", "off-span/")
 
 
-def _counted(cell: Cell) -> dict[str, Any]:
+def _own(arrays, label):
+    """The arrays of one cell, by their own names."""
+    names = [name for name in arrays if name.rpartition("/")[0] == label.removesuffix("/")]
+    return {name.removeprefix(label): arrays[name] for name in names}
+
+
+def _counted(cell: Cell | ExactCell) -> dict[str, Any]:
+    if isinstance(cell, ExactCell):
+        return {"thresholds": cell.thresholds} | cell.curve._asdict()
     every = cell.counts, cell.histogram, *(cell.off_span or (None,))[1:]
     return {label + name: array for label, counts in zip(_COUNTED, every) for name, array in asdict(counts).items()}
 
 
-def _plans(cell: Cell) -> list[Plan]:
+def _plans(cell: Cell | ExactCell) -> list[Plan]:
+    if isinstance(cell, ExactCell):
+        return []
     return [cell.plan, *(cell.off_span or ())[:1]]
 
 

@@ -83,8 +83,8 @@ def cell_table(cells: Sequence[dict], title: str) -> Table:
     for cell in cells:
         first = (cell["name"], "–" if cell["distance"] is None else f"{cell['distance']:.3f}", cell["verdict_kind"])
         for row in cell["bounds"]:
-            numbers = f"{row['delta']:g}", Text(_certified(row), "bold"), _predicted(row)
-            result.add_row(*first[:2], *numbers, f"{row['epsilon_ceiling']:.3f}", first[2])
+            numbers = f"{row['delta']:g}", Text(_certified(row), "bold"), _number(row["epsilon_predicted"])
+            result.add_row(*first[:2], *numbers, _number(row["epsilon_ceiling"]), first[2])
             first = ("", "", "")
     return result
 
@@ -114,17 +114,24 @@ def bound_table(rows: Sequence[dict], title: str) -> Table:
         result.add_row(
             f"{row['delta']:g}",
             Text(_certified(row), "bold"),
-            _predicted(row),
-            f"{row['epsilon_ceiling']:.3f}",
+            _number(row["epsilon_predicted"]),
+            _number(row["epsilon_ceiling"]),
             f"{row['fpr']:.3g}",
             f"{row['fnr']:.3g}",
-            f"{row['errors_h0']:,} + {row['errors_h1']:,}",
+            "none sampled" if row["errors_h0"] is None else f"{row['errors_h0']:,} + {row['errors_h1']:,}",
         )
     return result
 
 
 def method_sentence(methods: Sequence[str], confidence: float, cells: int = 1) -> Text:
     """How the columns of the table are to be read."""
+    if methods == ["exact"]:
+        return Text.assemble(
+            ("How to read it: ", "bold"),
+            "both error rates were computed, not sampled, and every limit is certain, so all bounds of the table "
+            "hold without a failure probability: for this attack, these draws and this pool. A prediction is a "
+            "Gaussian model of the noise, not a bound.",
+        )
     share = f", of which each of the {cells} cells has an equal share" if cells > 1 else ""
     words = " or ".join(_METHOD_WORDS[method] for method in methods)
     return Text.assemble(
@@ -157,16 +164,17 @@ def _certified(row):
     return f"{sign} {rounded_down(row['epsilon_lower'])}{mark}"
 
 
-def _predicted(row):
-    predicted = row["epsilon_predicted"]
-    return "–" if predicted is None else f"{predicted:.3f}"
+def _number(value):
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _title(summary, told=None) -> str:
     recipe = summary["recipe"]
     pair = f", pair {told['pair']}" if told and told["pair"] else ""
     of = f", {told['clients']:,} clients" if told and isinstance(recipe["population"].get("clients"), list) else ""
+    level = percent((told or summary)["confidence"])
+    how = f"{summary['trials']:,} trials, {level} confidence" if summary["trials"] else "the exact law of the score"
     return (
         f"{recipe['attack']['kind']} on {recipe['population']['kind']} updates{pair}{of}: "
-        f"{summary['trials']:,} trials, {percent((told or summary)['confidence'])} confidence, seed {summary['seed']}"
+        f"{how}, seed {summary['seed']}"
     )

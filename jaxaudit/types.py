@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .bounds import Term
 from .covariance import Covariance as Covariance
 from .random import Ticket as Ticket
 
@@ -236,6 +237,13 @@ class Pool(Protocol):
 
     def project(self, columns: Sequence[Column]) -> Projected:
         """Sums of one scalar per column and update: its product with the weights, less what one adds on average."""
+
+    def terms(self, columns: Sequence[Column]) -> list[tuple[list[Term], float]]:
+        """For each column the law of its others' sum, as independent terms, and how far off a value may be.
+
+        Raises:
+          ValueError: with the reason, where the sum has no such law.
+        """
 
     def disjoint(self, columns: Sequence[Column]) -> list[np.ndarray]:
         """For each column f64[cohorts]: its others' summed scalars in cohorts that share no client."""

@@ -14,6 +14,11 @@ from .epsilon import ceiling as ceiling
 from .epsilon import epsilon_clopper_pearson as epsilon_clopper_pearson
 from .epsilon import epsilon_paired as epsilon_paired
 from .epsilon import error_limits as error_limits
+from .exact import Tails as Tails
+from .exact import Term as Term
+from .exact import exact_curve as exact_curve
+from .exact import exact_epsilon as exact_epsilon
+from .exact import exact_tails as exact_tails
 from .intervals import clopper_pearson_lower as clopper_pearson_lower
 from .intervals import clopper_pearson_upper as clopper_pearson_upper
 from .pilot import robust_pilot as robust_pilot

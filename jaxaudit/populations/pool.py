@@ -3,146 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..bounds import Term
 from ..fixed_point import fixed_step
-from ..random import Ticket
 from ..types import Column, Loaded, Moments, Pair, Projected
 from .cohorts import Cohort
+from .draws import PoolDraws, PoolParams, PoolSums, TableParams
 from .moments import Mixture, affordable, exact_moments
-from .seating import Groups, Seating, seated
+from .seating import seated
 from .source import Source, product_error
-
-
-class PoolParams(NamedTuple):
-    """What the draws look up.
-
-    Attributes:
-      rows: f32[updates + 2 * pairs * rounds, dim], the recorded updates, then the candidates of every pair: h0 of all
-        rounds, h1 of all rounds.
-      groups: which of them belong to whom.
-    """
-
-    rows: jax.Array
-    groups: Groups
-
-
-@dataclass(frozen=True)
-class PoolDraws:
-    """Draws of whole updates; a seat's occupant is a row number.
-
-    Attributes:
-      seating: the law of the cohort.
-      rounds: audited rounds.
-      pairs: pairs of candidates at the end of the rows.
-    """
-
-    seating: Seating
-    rounds: int
-    pairs: int
-
-    @property
-    def absent(self) -> bool:
-        """Whether seats may stay empty."""
-        return self.seating.absent
-
-    def seats(self, noise_terms: int) -> int:
-        """Seats of a cohort with so many noise terms."""
-        return self.seating.of(noise_terms)
-
-    def width(self, params: PoolParams) -> int:
-        """A batch of running sums that stays in the second-level cache: 256 updates of 650 numbers."""
-        return int(np.clip(2 ** (18 - (params.rows.shape[1] - 1).bit_length()), 16, 8192))
-
-    def others(self, params: PoolParams, ticket: Ticket) -> jax.Array:
-        """Rows of the other clients: i32[rounds, seats]."""
-        return self.seating.rows(params.groups, ticket)
-
-    def target(self, params: PoolParams, ticket: Ticket, pair: int, bit) -> jax.Array:
-        """The rows of the candidate that the bit chooses: i32[rounds, 1]."""
-        del ticket
-        first = params.rows.shape[0] - 2 * self.rounds * (self.pairs - pair)
-        return (first + self.rounds * bit + jnp.arange(self.rounds, dtype=jnp.int32))[:, None]
-
-    def update(self, params: PoolParams, ticket: Ticket, who) -> jax.Array:
-        """The row itself: f32[dim]."""
-        del ticket
-        return params.rows.at[who].get(mode="promise_in_bounds")
-
-
-class TableParams(NamedTuple):
-    """What the sums look up.
-
-    Attributes:
-      table: i32[updates, columns], the scalar of every recorded update in steps.
-      groups: which of them belong to whom.
-    """
-
-    table: jax.Array
-    groups: Groups
-
-
-@dataclass(frozen=True)
-class PoolSums:
-    """Sums of one integer per update and column: draw, look up and add in one loop, nothing is kept.
-
-    Attributes:
-      seating: the law of the cohort.
-      noise_terms: for every column, how many of the seats, from the first, are in its sum.
-    """
-
-    seating: Seating
-    noise_terms: tuple[int, ...]
-
-    def width(self, params: TableParams) -> int:
-        """Running sums that stay in the second-level cache of a processor, or fill a graphics card."""
-        if jax.default_backend() != "cpu":
-            return 2**20 >> (len(self.noise_terms) - 1).bit_length()
-        return int(np.clip(2 ** (14 - (len(self.noise_terms) - 1).bit_length()), 64, 8192))
-
-    def others(self, params: TableParams, ticket: Ticket) -> jax.Array:
-        """The others' sums in steps, over all rounds: i32[columns]."""
-        rounds = params.groups.first.shape[0]
-        if rounds == 1:
-            return self._in_round(params, ticket, jnp.uint32(0))
-        nothing = jnp.zeros(len(self.noise_terms), jnp.int32)
-        return jax.lax.fori_loop(
-            0, rounds, lambda r, total: total + self._in_round(params, ticket, r.astype(jnp.uint32)), nothing
-        )
-
-    def _in_round(self, params, ticket, in_round):
-        sit = self.seating.pairs(params.groups, ticket, in_round)
-
-        def sent(j):
-            rows, here = sit(j)
-            if len(self.noise_terms) > 1:
-                # Otherwise XLA draws the row again for every column of its scalars.
-                rows = jax.lax.optimization_barrier(rows)
-            found = [params.table.at[row].get(mode="promise_in_bounds") for row in rows]
-            return found if here is None else [jnp.where(h, f, 0) for h, f in zip(here, found)]
-
-        def add(j, total):
-            first, second = sent(j)
-            return total + first + second
-
-        total = sums = jnp.zeros(len(self.noise_terms), jnp.int32)
-        done, seats = 0, np.array([self.seating.of(one) for one in self.noise_terms])
-        for size in np.unique(seats).tolist():
-            total = jax.lax.fori_loop(done, size // 2, add, total, unroll=_unrolled(size // 2 - done))
-            done = size // 2
-            # A smaller cohort is the running sum, looked at on the way.
-            seen = total + sent(jnp.int32(done))[0] if size % 2 else total
-            sums = jnp.where(jnp.asarray(seats == size), seen, sums)
-        return sums
-
-
-def _unrolled(pairs):
-    """Pairs of seats in a step of the loop: on a processor it hides latency, on a graphics card it is one launch."""
-    return max(1, min(pairs, 4 if jax.default_backend() == "cpu" else 16))
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,6 +120,43 @@ class RecordedPool:
             terms=np.array([self.rounds * seating.of(column.noise_terms) for column in columns]),
             deviation=np.sqrt(variance),
         )
+
+    def terms(self, columns: Sequence[Column]) -> list[tuple[list[Term], float]]:
+        """What every seat adds to the others' sum, independently of the other seats, where it does so.
+
+        Raises:
+          ValueError: for cohorts whose seats depend on each other.
+        """
+        if self.cohort not in ("fixed", "with_replacement"):
+            raise ValueError(
+                f'the exact law of a sum needs independent draws; cohort = "{self.cohort}" makes the seats depend on '
+                "each other: leave --exact out, or audit cohorts drawn with_replacement"
+            )
+        weights = np.stack([column.test.weights for column in columns], axis=1)
+        found, errors = [[] for _ in columns], []
+        for number, (source, weight) in enumerate(zip(self.sources, weights)):
+            scalars, error = source.project(weight)
+            errors.append(error)
+            for column, own, terms in zip(columns, scalars.T, found):
+                terms += self._terms(own - column.test.each[number], source.sizes, column.noise_terms)
+        both = np.stack([column.pair.both for column in columns], axis=2)
+        errors += [self.rounds * product_error(np.abs(both).max(), weight) for weight in weights]
+        # Half a unit in the last place for centring.
+        error = np.max(errors, axis=0) + 2.0**-52 * np.abs(scalars).max(axis=0)
+        return list(zip(found, error.tolist()))
+
+    def _terms(self, scalars, sizes, seats):
+        def term(values, probabilities, times=1):
+            away = np.full(int(self.dropout > 0), self.dropout)
+            return Term(
+                np.append(values, np.zeros(away.size)), np.append((1 - self.dropout) * probabilities, away), times
+            )
+
+        share = np.repeat(1 / sizes, sizes)
+        if self.cohort == "with_replacement":
+            return [term(scalars, share / len(sizes), seats)]
+        edges = np.concatenate([[0], np.cumsum(sizes)])
+        return [term(scalars[first:last], share[first:last]) for first, last in pairwise(edges[: seats + 1])]
 
     def disjoint(self, columns: Sequence[Column]) -> list[np.ndarray]:
         """Summed scalars of cohorts that share no client, each sending its first recording; new ones every round."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from ..bounds import Term
 from ..covariance import Covariance
 from ..fixed_point import fixed_step
 from ..random import Ticket, normals, words
@@ -201,6 +202,13 @@ class LawPool:
             error=2.0**-21 * (length + np.abs(each)) + 2.0**-24 * np.abs(ends).max(0) + step / 2,
             terms=terms,
             deviation=np.sqrt(terms * (weights**2 @ self.variance)),
+        )
+
+    def terms(self, columns: Sequence[Column]) -> list[tuple[list[Term], float]]:
+        """Nothing to enumerate."""
+        raise ValueError(
+            f"the exact law of a sum needs terms with finitely many values; {self.law} updates are drawn from a "
+            "continuous law: leave --exact out"
         )
 
     def disjoint(self, columns: Sequence[Column]) -> list[np.ndarray]:

@@ -1,0 +1,29 @@
+"""Whether any noise can hide the pair: the verdict on every cell, and the score that would show it."""
+
+from typing import Any
+
+import numpy as np
+
+from .attacks.span import Verdict, judge, not_judged
+from .audit import Cell, Prepared
+from .types import LinearTest
+
+
+def truths(prepared: Prepared) -> dict[int, Any]:
+    """Moments of the audited pool for every cohort size, where they can be had in half a minute."""
+    pool = prepared.responses.certify
+    sizes = {cell.clients for cell in prepared.cells}
+    return {size: pool.moments(size - 1) if pool.affordable(size - 1) else None for size in sizes}
+
+
+def verdict(prepared: Prepared, cell: Cell, truth) -> Verdict:
+    """Whether the cell's pair is perfectly distinguishable, from the moments of the audited pool or None."""
+    structural = prepared.responses.structural(cell.pair)
+    return not_judged(cell.pair) if truth is None else judge(truth, cell.pair, structural)
+
+
+def off_span_test(cell: Cell, found: Verdict, truth) -> LinearTest:
+    """The score that reads the part of the difference no noise reaches, around the middle of the candidates."""
+    direction = found.off_span / np.linalg.norm(found.off_span)
+    means = np.stack([one.mean / one.terms for one in truth])
+    return LinearTest(direction, *(np.einsum("rd,rd->r", direction, along) for along in (means, cell.pair.middle)))
