@@ -112,19 +112,19 @@ def privacy(ax, cell: Cell):
         ax.plot(deltas, predicted, color=PREDICTED, ls="--", label="Gaussian prediction, no bound")
     level = percent(summary["confidence"])
     words = ("all δ at once ({})", "the table ({} by itself)") if cell.trials else ("computed", "the table")
+    # An exact bound may be infinite, which is said by the table and not drawn.
+    highest = float(np.nanmax([*(certified if top is None else top), 1.0]))
     ax.plot(deltas, certified, color=MEASURED, lw=2.4, label=f"certified ≥, {words[0].format(level)}")
     ax.plot(
         [row["delta"] for row in rows],
-        [row["epsilon_lower"] for row in rows],
+        [row["epsilon_lower"] if row["epsilon_lower"] <= highest else np.nan for row in rows],
         "o",
         color=MEASURED,
         mec="white",
         ms=8,
         label=f"certified ≥, {words[1].format(level)}",
     )
-    ax.set(
-        xscale="log", xlim=(deltas[0], deltas[-1]), ylim=(0, 1.45 * (certified if top is None else top).max() or 1)
-    )
+    ax.set(xscale="log", xlim=(deltas[0], deltas[-1]), ylim=(0, 1.45 * highest))
     ax.set(xlabel="δ", ylabel="ε (nats)", title="Privacy curve: the secure sum leaks at least this much")
     ax.legend(loc="upper right")
     return ax
@@ -136,21 +136,21 @@ def _label(cell):
 
 def scores(ax, cell: Cell):
     """How the scores are distributed under either hypothesis, and where the planned thresholds lie."""
-    counts = cell.histogram
-    width = np.diff(counts.thresholds)
+    counts, edges = cell.histogram, cell.histogram.thresholds
+    middle, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
     for name, inside, trials, color, style in (
         ("H0", -np.diff(counts.errors_h0), counts.trials_h0, MEASURED, "-"),
         ("H1", np.diff(counts.errors_h1), counts.trials_h1, PREDICTED, "--"),
     ):
-        ax.stairs(
-            inside / trials / width, counts.thresholds, color=color, ls=style, lw=1.6, label=f"score under {name}"
-        )
-    shown = cell.plan.thresholds
-    shown = shown[(shown >= counts.thresholds[0]) & (shown <= counts.thresholds[-1])]
-    ax.vlines(shown, 0, 1, transform=ax.get_xaxis_transform(), color=MUTED, ls=":", lw=1, label="planned thresholds")
-    ax.set(
-        yscale="log", xlabel="score (nats)", ylabel="density", title="What the attack sees under either hypothesis"
+        seen = inside > 0
+        density = inside[seen] / trials / width[seen]
+        ax.plot(middle[seen], density, color=color, ls=style, label=f"score under {name}")
+    planned = cell.plan.thresholds
+    planned = planned[(planned >= edges[0]) & (planned <= edges[-1])]
+    ax.vlines(
+        planned, 0, 1, transform=ax.get_xaxis_transform(), color=MUTED, ls=":", lw=1, label="planned thresholds"
     )
+    ax.set(yscale="log", xlabel="score (nats)", ylabel="density", title="What the attack sees")
     ax.legend(loc="lower center")
     return ax
 
@@ -219,7 +219,7 @@ def _nearest(bounds):
 
 
 def _trials(summary):
-    return f"{summary['trials']:,} trials" if summary["trials"] else "the exact law of the score"
+    return f"{summary['trials']:,} trials" if summary["trials"] else "exact law of the score"
 
 
 def _finish(figure, summary, what: str, path: Path) -> None:
@@ -230,7 +230,7 @@ def _finish(figure, summary, what: str, path: Path) -> None:
     figure.supxlabel(
         f"{what}; {_trials(summary)}, seed {summary['seed']}, {provenance['device']}, "
         f"jaxaudit {provenance['jaxaudit']}{commit}",
-        fontsize=6.5,
+        fontsize=6.2,
         color=CEILING,
     )
     for suffix in (".png", ".pdf"):

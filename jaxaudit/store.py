@@ -75,8 +75,9 @@ class ExactCell:
         return self.curve
 
     def privacy(self, deltas: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Certain epsilon at every delta; there is no ceiling."""
-        return np.array([exact_epsilon(self.curve, delta)[0] for delta in deltas]), None
+        """Certain epsilon at every delta, NaN where it is infinite; there is no ceiling."""
+        found = np.array([exact_epsilon(self.curve, delta)[0] for delta in deltas])
+        return np.where(np.isfinite(found), found, np.nan), None
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ def _cumulants(terms, tilts):
 
 
 def quantiles(law):
-    """Thresholds at about even log rates in the upper tail, by the saddlepoint approximation."""
+    """Thresholds at about even log rates and even rates in the upper tail, by the saddlepoint approximation."""
     if law.low == law.high:
         return np.array([float(law.low)])
     right = law.tilts >= 0
@@ -147,7 +147,7 @@ def quantiles(law):
     # Bahadur & Rao: P(S >= mean of the tilted law) is about exp(K - θ K') exp(λ²/2) Φ(-λ), λ = θ √K''.
     root = tilts * np.sqrt(variance)
     log_rate = np.minimum.accumulate(log_mgf - tilts * mean + root**2 / 2 + log_ndtr(-root))
-    levels = np.linspace(-30 * math.log(10), math.log(0.5), 250)
+    levels = np.concatenate([np.linspace(-30 * math.log(10), math.log(0.5), 250), np.log(np.linspace(0.01, 0.5, 64))])
     return float(law.low) + np.interp(levels, log_rate[::-1], mean[::-1])
 
 

@@ -92,7 +92,7 @@ def exact_curve(terms, ends, error=0.0, size=None) -> tuple[np.ndarray, Tradeoff
       size: as in `exact_tails`.
 
     Returns:
-      (thresholds, curve): f64[k], k about 1000, increasing, and their Tradeoff. Thresholds follow both tails of both
+      (thresholds, curve): f64[k], k about 1300, increasing, and their Tradeoff. Thresholds follow both tails of both
       hypotheses evenly in log rate from 1e-30 to 1/2; some lie evenly over the whole support and beyond it. The
       rates themselves are the geometric means of their limits.
 
