@@ -72,8 +72,7 @@ def _exact_row(found: ExactFinding, delta: float) -> dict:
     epsilon, at, direction = exact_epsilon(found.curve, delta)
     return {
         "delta": delta,
-        # JSON has no infinity; no limit of a rate is below 1e-300.
-        "epsilon_lower": min(epsilon, 690.0),
+        "epsilon_lower": min(epsilon, store.UNBOUNDED),
         "epsilon_ceiling": None,
         "epsilon_predicted": _prediction(delta, found.distance),
         "epsilon_upper": None,

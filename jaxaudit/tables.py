@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .bounds import percent, rounded_down
-from .store import Run
+from .store import UNBOUNDED, Run
 
 _METHOD_WORDS = {
     "pc-cp": "paired conditional Clopper-Pearson",
@@ -160,6 +160,8 @@ def _columns(table, left, right):
 
 
 def _certified(row):
+    if row["epsilon_lower"] >= UNBOUNDED:
+        return "no finite ε "
     sign, mark = "≥" if row["kind"] == "certified" else "≈", "*" if row["censored"] else " "
     return f"{sign} {rounded_down(row['epsilon_lower'])}{mark}"
 

@@ -235,3 +235,13 @@ def test_impossible_events_have_a_finite_entry(tmp_path, pool_file):
     result = exact(audit_of(pool_file, pair=str(tmp_path / "far.npz")))
     assert ja.bounds.exact_epsilon(result.cells[0].curve, 1e-2)[0] == np.inf
     assert report.exact_run(result).headline.summary["bounds"][0]["epsilon_lower"] == 690.0
+
+
+def test_no_finite_epsilon_is_said_in_words(tmp_path, pool_file):
+    np.savez(tmp_path / "far.npz", h0=np.full(12, -1e6), h1=np.full(12, 1e6))
+    recipe = ("--set=population.kind=arrays", f"--set=population.path={pool_file}", "--set=population.clients=10")
+    answer = ask(
+        "run", *recipe, f"--set=population.pair={tmp_path / 'far.npz'}", "--exact", "--out", tmp_path / "run"
+    )
+    assert answer.code == 0, answer.err
+    assert answer.out.count("no finite ε") == 4
