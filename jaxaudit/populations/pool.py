@@ -16,7 +16,7 @@ from .cohorts import Cohort
 from .draws import PoolDraws, PoolParams, PoolSums, TableParams
 from .moments import Mixture, affordable, exact_moments
 from .seating import seated
-from .source import Source, product_error
+from .source import Source, product_error, products
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +135,8 @@ class RecordedPool:
         weights = np.stack([column.test.weights for column in columns], axis=1)
         found, errors = [[] for _ in columns], []
         for number, (source, weight) in enumerate(zip(self.sources, weights)):
-            scalars, error = source.project(weight)
+            # Not `source.project`, which may take directional derivatives, whose error is estimated.
+            scalars, error = products(source, weight)
             errors.append(error)
             for column, own, terms in zip(columns, scalars.T, found):
                 terms += self._terms(own - column.test.each[number], source.sizes, column.noise_terms)
