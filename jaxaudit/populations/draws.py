@@ -110,26 +110,30 @@ class PoolSums:
     def _in_round(self, params, ticket, in_round):
         sit = self.seating.pairs(params.groups, ticket, in_round)
 
-        def sent(j):
+        def sent(table, j):
             rows, here = sit(j)
-            if len(self.noise_terms) > 1:
+            if table.shape[1] > 1:
                 # Otherwise XLA draws the row again for every column of its scalars.
                 rows = jax.lax.optimization_barrier(rows)
-            found = [params.table.at[row].get(mode="promise_in_bounds") for row in rows]
+            found = [table.at[row].get(mode="promise_in_bounds") for row in rows]
             return found if here is None else [jnp.where(h, f, 0) for h, f in zip(here, found)]
 
-        def add(j, total):
-            first, second = sent(j)
-            return total + first + second
-
-        total = sums = jnp.zeros(len(self.noise_terms), jnp.int32)
-        done, seats = 0, np.array([self.seating.of(one) for one in self.noise_terms])
+        seats = np.array([self.seating.of(one) for one in self.noise_terms])
+        table, done, sums, columns = params.table, 0, jnp.zeros(seats.size, jnp.int32), np.arange(seats.size)
+        total = sums
         for size in np.unique(seats).tolist():
+            # A smaller cohort is the running sum, looked at on the way; its columns need no more seats.
+            still = columns[seats[columns] >= size]
+            table, total, columns = table[:, seats[columns] >= size], total[seats[columns] >= size], still
+
+            def add(j, total, table=table):
+                first, second = sent(table, j)
+                return total + first + second
+
             total = jax.lax.fori_loop(done, size // 2, add, total, unroll=_unrolled(size // 2 - done))
             done = size // 2
-            # A smaller cohort is the running sum, looked at on the way.
-            seen = total + sent(jnp.int32(done))[0] if size % 2 else total
-            sums = jnp.where(jnp.asarray(seats == size), seen, sums)
+            seen = total + sent(table, jnp.int32(done))[0] if size % 2 else total
+            sums = sums.at[columns].set(seen)
         return sums
 
 
