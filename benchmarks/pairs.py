@@ -31,7 +31,8 @@ def main(trials=1_000_000, seed=0):
             wall_s = time.perf_counter() - began
             found = result.headline
             (bound,), distance = found.bounds, found.distance
-            off = f"{floor(100 * found.off_span[0].epsilon) / 100:.2f}" if found.off_span else "–"
+            off_span = found.off_span_bounds
+            off = f"{floor(100 * off_span[0].epsilon) / 100:.2f}" if off_span else "–"
             cells = [
                 pair,
                 knows,
@@ -40,7 +41,7 @@ def main(trials=1_000_000, seed=0):
                 f"{floor(100 * bound.epsilon) / 100:.2f}" + (" *" if bound.censored else ""),
                 f"{bound.ceiling:.2f}",
                 found.verdict.kind,
-                off + (" *" if found.off_span and found.off_span[0].censored else ""),
+                off + (" *" if off_span and off_span[0].censored else ""),
                 f"{wall_s:.1f}",
             ]
             rows.append("| " + " | ".join(cells) + " |")

@@ -3,11 +3,11 @@ from .aggregation import SecureSum as SecureSum
 from .attacks import GaussianLRT as GaussianLRT
 from .audit import Audit as Audit
 from .audit import Prepared as Prepared
+from .findings import Result as Result
 from .populations import Arrays as Arrays
 from .populations import Federated as Federated
 from .populations import Synthetic as Synthetic
 from .report import save as save
-from .runner import Result as Result
 from .runner import run as run
 from .schema import recipe as recipe
 from .types import LinearTest as LinearTest

@@ -98,13 +98,17 @@ def _keep(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 @cache
+def code_sha256() -> str:
+    """Digest of this package's own code."""
+    code = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
+        code.update(source.read_bytes())
+    return code.hexdigest()
+
+
 def _installation() -> list[str]:
     """The code and the libraries that results depend on, and the processor they ran on."""
-    package = Path(__file__).parent
-    code = hashlib.sha256()
-    for source in sorted(package.rglob("*.py")):
-        code.update(source.read_bytes())
     libraries = [f"{name} {version(name)}" for name in ("jax", "jaxlib", "numpy", "scipy", "flax", "optax")]
     import jax  # whoever computes what is worth keeping has imported it already
 
-    return [code.hexdigest(), *libraries, platform.machine(), jax.devices()[0].device_kind]
+    return [code_sha256(), *libraries, platform.machine(), jax.devices()[0].device_kind]

@@ -54,6 +54,13 @@ class Finding:
         """The certified bounds at the planned deltas; they hold together."""
         return tuple(self.bound(delta) for delta in self.deltas)
 
+    @property
+    def off_span_bounds(self) -> tuple[Bound, ...]:
+        """Those of the off-span score, a statement of its own; empty where there is none, and for a part of a run."""
+        if not (self.off_span and self.whole):
+            return ()
+        return tuple(certify(*self.off_span, delta, self.confidence) for delta in self.deltas)
+
     def bound(self, delta: float, confidence: float | None = None) -> Bound:
         """A certified lower bound on epsilon.
 

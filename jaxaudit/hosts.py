@@ -79,8 +79,8 @@ def connect() -> Hosts:
         "num_processes": os.environ.get("JAX_NUM_PROCESSES"),
         "process_id": os.environ.get("JAX_PROCESS_ID"),
     }
-    numbers = {name: int(value) if name != "coordinator_address" else value for name, value in named.items() if value}
     try:
+        numbers = {name: value if name[0] == "c" else int(value) for name, value in named.items() if value}
         jax.distributed.initialize(**numbers)
     except (RuntimeError, ValueError) as error:
         raise ValueError(
@@ -95,5 +95,9 @@ def _gathered(numbers: np.ndarray) -> np.ndarray:
     from jax.experimental import multihost_utils
 
     halves = np.stack([numbers >> 30, numbers & (2**30 - 1)]).astype(np.int32)
-    high, low = np.moveaxis(np.asarray(multihost_utils.process_allgather(halves)), 1, 0).astype(np.int64)
+    try:
+        gathered = np.asarray(multihost_utils.process_allgather(halves))
+    except RuntimeError as error:
+        raise ValueError("another process of this run ended, or cannot be reached; what it said tells why") from error
+    high, low = np.moveaxis(gathered, 1, 0).astype(np.int64)
     return (high << 30) + low

@@ -54,7 +54,7 @@ def _require_same(first_at, first, at, part):
                 f"{first_at} and {at} are parts of different runs: {name} is {of_first} and {of_part}; merge parts "
                 "of one run"
             )
-    plans = [[cell.plan for cell in run.cells] for run in (first, part)]
+    plans = [[(cell.plan, cell.off_span and cell.off_span[0]) for cell in run.cells] for run in (first, part)]
     if part.summary["fingerprint"] != first.summary["fingerprint"] or plans[0] != plans[1]:
         raise ValueError(
             f"{first_at} and {at} were prepared differently, although their recipe is the same: their machines or "

@@ -13,6 +13,7 @@ import numpy as np
 from . import config
 from .audit import Audit
 from .bounds import Counts, Event, Plan, Scores, histogram_edges, robust_pilot, roc_thresholds
+from .cache import code_sha256
 from .checkpoint import Checkpoint
 from .config import Recipe, make_recipe
 from .findings import Finding, Result
@@ -133,7 +134,8 @@ def run_recipe(
         "verdict_s": judged_s,
         "trials_per_s": played / trials_s,
     }
-    return Result(recipe, prepared, part, tuple(cells), count.fingerprints["certify"], timing)
+    fingerprint = hashlib.sha256("".join(count.fingerprints.values()).encode()).hexdigest()
+    return Result(recipe, prepared, part, tuple(cells), fingerprint, timing)
 
 
 def _silent(done):
@@ -158,8 +160,8 @@ class _Counting:
 
 
 def _fingerprint(recipe: Recipe, game: Game, thresholds: Sequence[np.ndarray]) -> str:
-    """Names everything that decides the counts of a trial: the plan, the arrays of the game, and the thresholds."""
-    digest = hashlib.sha256(json.dumps(config.to_mapping(recipe), sort_keys=True).encode())
+    """Names everything that decides counts: the plan, the code, the arrays of the game, and the thresholds."""
+    digest = hashlib.sha256(json.dumps([config.to_mapping(recipe), code_sha256()], sort_keys=True).encode())
     for array in (*jax.tree.leaves(game.params), game.order, game.scale, game.slack, game.nested, *thresholds):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -22,8 +22,9 @@ _BINS = 512
 
 def ordered(scores: jax.Array) -> jax.Array:
     """Keys in the order of float32 scores: i32, `INVALID` for what is not finite."""
-    scores = jnp.where(scores == 0, jnp.float32(0), scores)  # one key for both zeros
     bits = jax.lax.bitcast_convert_type(scores, jnp.int32)
+    # One key for both zeros, told by their bits: a processor that flushes subnormal numbers calls those zero, too.
+    bits = jnp.where(bits == jnp.int32(INVALID), jnp.int32(0), bits)
     keys = jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits)
     return jnp.where(jnp.isfinite(scores), keys, jnp.int32(INVALID))
 
@@ -81,11 +82,11 @@ def cuts_of(keys: Sequence[Sequence[np.ndarray]]) -> Cuts:
       Cuts. Gap 0 is that of `INVALID` alone; the columns are filled up to a common number of cuts, a power of two.
     """
     full = [[np.concatenate([[INVALID + 1], own]) for own in one] for one in keys]
-    size = 1 << max(own.size for one in full for own in one).bit_length()
+    size = 1 << (max(own.size for one in full for own in one) - 1).bit_length()
     padded = np.array(
         [[np.pad(own, (0, size - own.size), constant_values=_LARGEST + 1) for own in one] for one in full]
     )
-    low, high = padded[:, :, 1], padded.max(axis=2)
+    low = padded[:, :, 1]
     # The highest cut of a column that is no filling: beyond it nothing is told apart.
     high = np.array([[own[-1] for own in one] for one in full])
     width = np.maximum(high - low, 1)
@@ -127,8 +128,7 @@ def gaps(cuts: Cuts, keys: jax.Array) -> jax.Array:
         key = flat.at[own * size + jnp.minimum(ahead, size) - 1].get(mode="promise_in_bounds")
         return jnp.where((key <= keys) & (ahead <= size), ahead, passed)
 
-    # Below the first bin only the cut of `INVALID` can be passed, and is looked for from the beginning.
-    return jax.lax.fori_loop(0, cuts.steps, halve, jnp.where(keys < low, 0, start))
+    return jax.lax.fori_loop(0, cuts.steps, halve, start)
 
 
 def count(cuts: Cuts, keys: jax.Array, counted: jax.Array) -> jax.Array:
