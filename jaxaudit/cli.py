@@ -89,7 +89,7 @@ def run(recipe, overrides, trials, seed, deltas, confidence, out, part, exact, d
                 result = runner.run_recipe(wanted, part=part, keep=kept, hosts=hosts, progress=progress)
         if not hosts.first:
             return
-        with Console(stderr=True).status("Drawing the figures"):
+        with Console(stderr=True).status("Drawing the figures"), _resumable(kept):
             stored = report.save(result, folder)
         shutil.rmtree(kept, ignore_errors=True)
     if hosts.first:

@@ -164,7 +164,7 @@ class SumProgram:
 
     def play(self, params: SumParams, ticket: Ticket) -> jax.Array:
         """Scores in steps: i32[2, columns]. The bit decides what is added to one and the same sum of the others."""
-        return self.draws.others(params.pool, ticket) + params.ends
+        return self.draws.others(params.pool, ticket)[None] + params.ends
 
     def decode(self, keys: np.ndarray) -> np.ndarray:
         """Steps as they are."""

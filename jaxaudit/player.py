@@ -249,10 +249,10 @@ def _tally(mesh, width, room, labelled, cuts, keys, seed, stream, high, low, eac
         def batch(number, found):
             first = number * jnp.uint32(width)
             place = own + first + jnp.arange(width, dtype=jnp.uint32)
-            taken = ((place >= counted[0]) & (place < counted[1]))[:, None] & jnp.ones(2, bool)
+            taken = ((place >= counted[0]) & (place < counted[1]))[:, None] & jnp.ones((1, 2), bool)
             if labelled:
                 label = jax.vmap(lambda at: words(numbered(seed, stream, high, low + at), _LABEL, 1)[0])(place)
-                taken &= (label[:, None] & jnp.uint32(1)) == jnp.arange(2, dtype=jnp.uint32)
+                taken &= (label[:, None] & jnp.uint32(1)) == jnp.arange(2, dtype=jnp.uint32)[None]
             return found + count(cuts, jax.lax.dynamic_slice_in_dim(keys, first, width), taken)
 
         bits, columns, size = cuts.keys.shape

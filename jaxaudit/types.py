@@ -65,8 +65,8 @@ def linear_score(knowledge: LinearTest, view: SumView) -> jax.Array:
 class Moments(NamedTuple):
     """Mean and covariance of the other clients' sum in one round, in float64.
 
-    Where the number of those who take part varies, they are those of the sum of as many as are expected: the server
-    sees the number.
+    Where the number of those who take part varies, the covariance is that of the sum less mean / terms for each of
+    them, because the server sees the number.
 
     Attributes:
       mean: f64[dim].

@@ -17,7 +17,7 @@ import jaxaudit as ja
 from jaxaudit import bounds, player
 from jaxaudit.bounds import epsilon
 from jaxaudit.player import Player
-from jaxaudit.populations.pool import RecordedPool
+from jaxaudit.populations.pool import PoolSums, RecordedPool
 
 ONE = jax.devices()[:1]
 
@@ -40,12 +40,14 @@ def saved(folder, name, **arrays):
 
 @pytest.fixture(scope="module")
 def quick():
-    """Two hundred runs of a thousand trials: a launch of one small batch, and answers to plain numbers remembered.
+    """Hundreds of runs of a thousand trials: small batches of sums, and answers to plain numbers remembered.
 
-    What a run computes is not touched: its results do not depend on the launch, and remembered answers are the same.
+    What a run computes is not touched: sums of integers do not depend on the batch, and remembered answers are the
+    same.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(player, "_LAUNCH", 1024)
+        patch.setitem(player._KEYS, "cpu", 2**14)
+        patch.setattr(PoolSums, "width", lambda draws, params: 1024)
         for name in ("delta_offset", "clopper_pearson_upper"):
             patch.setattr(epsilon, name, remembering(getattr(epsilon, name)))
         patch.setattr(import_module("jaxaudit.bounds.certify"), "ceiling", cache(epsilon.ceiling))
@@ -76,20 +78,21 @@ def together(several):
 @pytest.mark.parametrize("number", [0, 3, 4], ids=["random-6", "zeroed-15", "random-9"])
 @pytest.mark.parametrize("path", ["fold", "project"])
 def test_every_cell_has_the_scores_it_has_alone(several, together, path, number):
-    """To the bit where the fixed point is the same; alone, a smaller cohort may have a finer one."""
+    """To the bit where the step is the same; alone, a smaller cohort may have a finer one."""
     cell, found = several.cells[number], together[path][number]
     alone = replace(several, cells=(cell,))
     (expected,) = scores_of(alone, path)
     games = [getattr(one, path)() for one in (several, alone)]
-    steps = [np.broadcast_to(game.params.aggregator.step, (1, 6) if path == "project" else (12,)) for game in games]
-    off = np.zeros(2)
-    if not np.array_equal(np.ravel(steps[0])[number], np.ravel(steps[1])[0]):
-        assert cell.clients < 15 and np.ravel(steps[1])[0] < np.ravel(steps[0])[number]
-        # Half a step for every client, in the score or in each coordinate, and float32.
-        share = 1.0 if path == "project" else np.abs(cell.knowledge.weights).sum()
-        off += cell.clients * np.ravel(steps[0])[number] * share + 2.0**-22 * np.abs(expected.h0).max()
-    np.testing.assert_allclose(found.h0, expected.h0, rtol=0, atol=off[0])
-    np.testing.assert_allclose(found.h1, expected.h1, rtol=0, atol=off[1])
+    many, one = (np.atleast_1d(game.scale if path == "project" else game.params.aggregator.step) for game in games)
+    many, off = many[number if path == "project" else 0], 0.0
+    if many != one[0]:
+        assert cell.clients < 15 and one[0] < many
+        # Half a step for every client in the score, or in each coordinate and float32.
+        off = cell.clients * many
+        if path == "fold":
+            off = off * np.abs(cell.knowledge.weights).sum() + 2.0**-22 * np.abs(expected.h0).max()
+    np.testing.assert_allclose(found.h0, expected.h0, rtol=0, atol=off)
+    np.testing.assert_allclose(found.h1, expected.h1, rtol=0, atol=off)
 
 
 def test_fold_and_project_agree_in_every_cell(together):
@@ -126,7 +129,7 @@ def test_cells_share_the_failure_probability_equally(result):
     assert len(result.cells) == 6 and result.recipe.confidence == 0.9
     for finding in result.cells:
         assert finding.confidence == pytest.approx(1 - 0.1 / 6, rel=1e-12)
-        for bound in (*finding.bounds, *finding.off_span):
+        for bound in finding.bounds:
             assert bound.confidence == finding.confidence
             assert bound.significance <= 0.1 / 6
         for bound in finding.bounds:
@@ -144,9 +147,10 @@ def test_every_cell_is_certified_with_its_own_counts(result):
     game = result.prepared.game()
     scores = Player(tuple(ONE), 0, lambda name, trials: lambda done: None).scores(game, "certify", 5000)
     for finding, one in zip(result.cells, scores, strict=True):
-        counts = one.count(finding.counts.thresholds)
-        np.testing.assert_array_equal(counts.errors_h0, finding.counts.errors_h0)
-        np.testing.assert_array_equal(counts.errors_h1, finding.counts.errors_h1)
+        for found in (finding.histogram, finding.counts):
+            counts = one.count(found.thresholds)
+            np.testing.assert_array_equal(counts.errors_h0, found.errors_h0)
+            np.testing.assert_array_equal(counts.errors_h1, found.errors_h1)
         for delta in finding.deltas:
             assert bounds.certify(finding.plan, counts, delta, finding.confidence) == finding.bound(delta)
 
@@ -187,6 +191,7 @@ def test_rounds_add_their_log_likelihood_ratios(rounds_file):
         singles = [of_rounds(rounds_file, (r,), "without_replacement").cells for r in (2, 5, 7)]
         own = [next(c for c in cells if c.name == cell.name).knowledge for cells in singles]
         np.testing.assert_allclose(cell.knowledge.weights, np.concatenate([test.weights for test in own]), rtol=1e-9)
+        np.testing.assert_allclose(cell.knowledge.each, np.concatenate([test.each for test in own]), rtol=1e-9)
         np.testing.assert_allclose(cell.knowledge.offset, np.concatenate([test.offset for test in own]), rtol=1e-9)
 
 

@@ -20,7 +20,8 @@ from jaxaudit import bounds, config, datasets, plots, runner
 from jaxaudit.__main__ import main
 
 SMALL = ("--set=population.clients=8", "--set=population.variants=16", "--set=population.rounds=1", "--trials=2000")
-FIGURES = {f"{name}{suffix}" for name in ("roc", "tradeoff", "privacy", "spectrum") for suffix in (".png", ".pdf")}
+DRAWN = ("roc", "tradeoff", "privacy", "scores", "spectrum")
+FIGURES = {f"{name}{suffix}" for name in DRAWN for suffix in (".png", ".pdf")}
 # Nothing to train, for what does not depend on the population.
 LAW = ("--set=population.kind=synthetic", "--set=population.dim=12", "--set=population.clients=8", "--trials=2000")
 SHIFT = 1.0
@@ -131,7 +132,7 @@ def test_a_run_leaves_nothing_beside_its_folder(finished):
 @pytest.mark.parametrize("suffix, magic", [(".png", b"\x89PNG\r\n\x1a\n"), (".pdf", b"%PDF-")])
 def test_figures_are_what_their_names_say(finished, suffix, magic):
     heads = [path.read_bytes()[: len(magic)] for path in finished.folder.glob(f"*{suffix}")]
-    assert heads == [magic] * 4
+    assert heads == [magic] * len(DRAWN)
 
 
 def test_a_run_prints_what_must_be_said(finished, summary):
@@ -149,7 +150,7 @@ def test_a_run_prints_every_certified_bound(finished, summary):
     "part, keys",
     [
         ((), {"schema", "recipe", "digest", "seed", "trials", "confidence", "design", "adjacency", "statement"}),
-        ((), {"verdict", "auc", "metrics", "pool", "bounds", "timing", "provenance"}),
+        ((), {"range", "fingerprint", "verdict", "auc", "metrics", "pool", "bounds", "timing", "provenance"}),
         (("pool",), {"updates", "clients", "replacement"}),
         (("bounds", 0), {"delta", "epsilon_lower", "epsilon_ceiling", "epsilon_predicted", "epsilon_upper"}),
         (("bounds", 0), {"method", "kind", "threshold", "direction", "fpr", "fnr", "errors_h0", "errors_h1"}),
@@ -170,8 +171,12 @@ def test_the_summary_is_strict_json(finished):
     assert odd == []  # NaN and Infinity are no JSON
 
 
-def test_the_summary_is_of_schema_2(summary):
-    assert summary["schema"] == 2
+def test_the_summary_is_of_schema_3(summary):
+    assert summary["schema"] == 3
+
+
+def test_the_summary_says_which_trials_were_played(summary):
+    assert summary["range"] == [0, 2000] and len(summary["fingerprint"]) == 64
 
 
 def test_the_verdict_counts_the_updates_of_the_pool(summary):
@@ -207,7 +212,7 @@ def test_a_stored_recipe_is_a_recipe(again):
     assert ask("run", again / "recipe.toml", "--out", again).code == 0
 
 
-@pytest.mark.parametrize("other", ["--trials=3000", "--delta=1e-3", "--confidence=0.9"])
+@pytest.mark.parametrize("other", ["--trials=3000", "--delta=1e-3", "--confidence=0.9", "--set=design=labelled"])
 def test_going_on_after_a_look_is_refused(again, other):
     answer = ask("run", *SMALL, other, "--out", again)
     assert (answer.code, answer.out) == (2, "")
@@ -239,14 +244,83 @@ def test_an_interrupted_run_leaves_nothing_behind(desk, monkeypatch):
     assert "interrupted; nothing was written" in answer.err and contents() == {}
 
 
-def test_an_interruption_while_drawing_leaves_nothing_behind(desk, monkeypatch):
+def test_an_interruption_while_drawing_leaves_only_what_the_same_command_goes_on_from(desk, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(plots, "noise_spectrum", interrupt)
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, path: Path(path).touch())
-    answer = ask("run", *LAW, "--out", "law")
-    assert answer.code == 130 and contents() == {}
+    with monkeypatch.context() as patch:
+        patch.setattr(plots, "noise_spectrum", interrupt)
+        answer = ask("run", *LAW, "--out", "law")
+    assert answer.code == 130 and {path.parts[0] for path in contents()} == {"law.partial"}
+    assert "what is done is kept in law.partial, the same command goes on" in answer.err
+    again = ask("run", *LAW, "--out", "law")
+    assert again.code == 0 and {path.parts[0] for path in contents()} == {"law"}
+
+
+# Parts of a run
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """A run in two parts, the same run at once, and what was said of each."""
+    folder = tmp_path_factory.mktemp("parts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", lambda self, path: Path(path).touch())
+        said = {
+            "first": ask("run", *LAW, "--range=0:900", "--out", folder / "first"),
+            "second": ask("run", *LAW, "--range=900:1100", "--out", folder / "second"),
+            "whole": ask("run", *LAW, "--out", folder / "whole"),
+            "merged": ask("merge", folder / "second", folder / "first", "--out", folder / "merged"),
+        }
+    assert {answer.code for answer in said.values()} == {0}, said
+    return SimpleNamespace(folder=folder, **said)
+
+
+def test_parts_of_a_run_become_the_run(parts):
+    merged, whole = (json.loads((parts.folder / name / "summary.json").read_text()) for name in ("merged", "whole"))
+    assert {name for name in whole if merged[name] != whole[name]} <= {"timing", "provenance", "sha256"}
+    with np.load(parts.folder / "merged/counts.npz") as one, np.load(parts.folder / "whole/counts.npz") as other:
+        assert one.files == other.files
+        assert all(np.array_equal(one[name], other[name]) for name in one.files)
+
+
+def test_a_part_of_a_run_says_that_it_certifies_nothing(parts):
+    for answer, trials in ((parts.first, "0 to 899"), (parts.second, "900 to 1,999")):
+        assert f"trials {trials} of 2,000. It certifies nothing by itself" in answer.words and "≥" not in answer.out
+    assert not list(parts.folder.glob("first/*.p[nd][gf]")) and list(parts.folder.glob("merged/*.png"))
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("bound", "first"), "first is a part of a run and certifies nothing by itself; merge all parts first"),
+        (("merge", "first"), "trials 900 to 1,999 of 2,000 are missing; run them with --range 900:1100"),
+        (("run", *LAW, "--range=0:901"), "first holds trials of another --range; choose another --out"),
+        (("run", *LAW), "first holds trials of another --range; choose another --out"),
+    ],
+    ids=["bound", "merge", "another range", "all"],
+)
+def test_a_part_is_not_taken_for_the_run(parts, monkeypatch, command, words):
+    monkeypatch.chdir(parts.folder)
+    out = {"bound": (), "merge": ("--out", "half"), "run": ("--out", "first")}[command[0]]
+    answer = ask(*command, *out)
+    assert (answer.code, answer.out, answer.err) == (2, "", f"jaxaudit: {words}\n")
+
+
+def test_a_part_has_a_folder_of_its_own(desk, monkeypatch):
+    asked = []
+
+    def refuse(recipe, **options):
+        asked.append((options["part"], options["keep"].name))
+        raise ValueError("not now")
+
+    monkeypatch.setattr(runner, "run_recipe", refuse)
+    for part in ((), ("--range=500:1500",)):
+        assert ask("run", *LAW, *part).code == 2
+    (whole, usual), (part, own) = asked
+    assert whole is None and part == (500, 1500)
+    assert own == usual.replace(".partial", "-500-1500.partial")
 
 
 # report
@@ -419,7 +493,9 @@ def test_doctor_fails_where_a_check_fails(monkeypatch):
     assert answer.code == 1 and answer.out.count("BAD") == 1
 
 
-@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",), ("run", "-h"), ("bound", "-h"), ("report", "-h")])
+@pytest.mark.parametrize(
+    "arguments", [(), ("--help",), ("-h",), ("run", "-h"), ("merge", "-h"), ("bound", "-h"), ("report", "-h")]
+)
 def test_help_is_no_error(arguments):
     answer = ask(*arguments)
     assert (answer.code, answer.err) == (0, "") and answer.out.startswith("Usage: ")
@@ -498,7 +574,7 @@ run table.toml --set population.clients=8
 run one two
 run --trials many
 run --trials 999
-run --trials 5000000000
+run --trials 20000000000000
 run --seed -1
 run --seed 4294967296
 run --delta 1
@@ -521,6 +597,17 @@ run --set attack.kind=.relative.Attack
 run --set attack.kind=jaxaudit.SecureSum
 run --set aggregator.kind=jaxaudit.GaussianLRT
 run --set deltas=0.001
+run --set design=coupled
+run --set population.dropout=1
+run --set population.cohort=poisson
+run --set population.cohort=poisson --set population.pool_clients=100 --set population.clients=[8,9]
+run --range 0:0
+run --range 1000
+run --range 0:1:2
+run --range -5:100
+run --range 999001:1000
+run --range 0:1000001
+run --range 0:1000 --exact
 run --set server_knows=everything
 run --set cohort.clients=8
 run --set population.clients=8 --set population.batch_size=1000
@@ -568,6 +655,12 @@ bound good.npz --seed -1
 bound good.npz --design coupled
 bound good.npz --method exact
 bound good.npz --method pc-cp --design independent
+merge
+merge absent
+merge absent --out merged
+merge used --out merged
+merge foreign --out merged
+merge foreign --out used
 report
 report absent
 report used

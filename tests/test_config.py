@@ -21,6 +21,7 @@ PARTS = {
         "clients": 9,
         "cohort": "without_replacement",
         "pool_clients": 80,
+        "dropout": 0.25,
         "batch_size": 3,
         "local_steps": 2,
         "learning_rate": 0.25,
@@ -40,6 +41,7 @@ PARTS = {
         "rounds": (3, 4),
         "clients": (9, 17),
         "cohort": "fixed",
+        "dropout": 0.25,
         "fit_share": 0.25,
         "pair": ("zeroed", "worst"),
     },
@@ -55,7 +57,7 @@ PARTS = {
     ja.GaussianLRT: {"shrinkage": "oas", "ridge": 0.5, "rank": (3, 0)},
 }
 BUILT_IN = ", ".join(config.built_in())
-PLAN = {"trials": 5000, "seed": 7, "deltas": (0.25, 0.0), "confidence": 0.5}
+PLAN = {"trials": 5000, "seed": 7, "deltas": (0.25, 0.0), "confidence": 0.5, "design": "labelled"}
 # What a field needs beside it to be legal.
 DRAWN = {"population.cohort": "with_replacement", "population.pool_clients": 100}
 NEEDS = {
@@ -224,7 +226,7 @@ def test_the_digest_is_twelve_hexadecimal_digits():
     assert len(f"{int(config.digest(config.load('membership')), 16):012x}") == 12
 
 
-@pytest.mark.parametrize("name", ["trials", "deltas", "confidence"])
+@pytest.mark.parametrize("name", config.PLAN)
 def test_the_digest_ignores_how_long_and_how_sure(name):
     assert config.digest(config.load("membership", {name: PLAN[name]})) == config.digest(config.load("membership"))
 
@@ -336,7 +338,7 @@ def test_what_is_no_attack_is_refused_in_one_line(own, kind, words):
         (chosen(ja.Synthetic, degrees=2), ("population.degrees is 2", "≥ 3 and ≤ 1,000")),
         (chosen(ja.Synthetic, spectrum=[1.0]), ("population: spectrum", 'law = "sphere"', "leave it out")),
         (chosen(ja.Synthetic, law="gaussian", spectrum=[1.0]), ("population: spectrum holds 1", "allowed are 39")),
-        ({"trials": 999}, ("trials is 999", "≥ 1,000 and ≤ 4,000,000,000")),
+        ({"trials": 999}, ("trials is 999", "≥ 1,000 and ≤ 10,000,000,000,000")),
         ({"trials": 1e6}, ("trials is 1000000.0", "integer")),
         ({"seed": -1}, ("seed is -1", "≥ 0 and < 4,294,967,296")),
         ({"seed": 2**32}, ("seed is 4294967296", "≥ 0 and < 4,294,967,296")),
@@ -346,6 +348,12 @@ def test_what_is_no_attack_is_refused_in_one_line(own, kind, words):
         ({"deltas": []}, ("deltas is []", "at least 1")),
         ({"deltas": 1e-3}, ("deltas is 0.001", "list")),
         ({"confidence": 1.0}, ("confidence is 1.0", "> 0 and < 1")),
+        ({"design": "coupled"}, ("design is 'coupled'", "'paired' or 'labelled'")),
+        (chosen(ja.Arrays, path="u.npy", dropout=1.0), ("population.dropout is 1.0", "≥ 0 and ≤ 0.99")),
+        (
+            chosen(ja.Arrays, path="u.npy", cohort="poisson", clients=[9, 17]),
+            ("population: clients is [9, 17], allowed is one size", "run them one by one"),
+        ),
         ({"confidence": "high"}, ("confidence is 'high'", "number", "> 0 and < 1")),
     ],
     ids=str,

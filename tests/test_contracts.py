@@ -1,7 +1,9 @@
 """What every population, aggregator and attack must satisfy, whoever wrote it."""
 
 import inspect
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +11,10 @@ import numpy as np
 import pytest
 
 import jaxaudit as ja
-from jaxaudit import config
+from jaxaudit import config, player
 from jaxaudit.bounds import certify, robust_pilot
-from jaxaudit.game import reveal
-from jaxaudit.player import play_block
 from jaxaudit.random import CERTIFY, normals
-from jaxaudit.types import Ticket
+from jaxaudit.types import ABSENT, Ticket
 
 POPULATIONS = {
     "federated": lambda pool: ja.Federated(clients=8, variants=16, rounds=1),
@@ -23,7 +23,10 @@ POPULATIONS = {
     "drawn_rounds": lambda pool: ja.Federated(
         clients=8, variants=1, rounds=0, cohort="without_replacement", pool_clients=20, audited_rounds=2
     ),
+    "dropout": lambda pool: ja.Federated(clients=8, variants=16, rounds=1, dropout=0.3),
     "arrays": lambda pool: ja.Arrays(path=str(pool), clients=10),
+    "poisson": lambda pool: ja.Arrays(path=str(pool), clients=10, cohort="poisson"),
+    "distinct_dropout": lambda pool: ja.Arrays(path=str(pool), clients=10, cohort="without_replacement", dropout=0.2),
     "gaussian": lambda pool: ja.Synthetic(law="gaussian", dim=5, clients=4, spectrum=(1.0, 2.0, 3.0, 4.0, 5.0)),
     "sphere": lambda pool: ja.Synthetic(law="sphere", dim=5, clients=4),
     "cube": lambda pool: ja.Synthetic(law="cube", dim=5, clients=4),
@@ -39,21 +42,48 @@ def game(request, pool_file):
     ).prepare(seed=3)
 
 
-def views(game, trials=64):
-    def one(trial):
-        return reveal(game.program, game.params, Ticket(jnp.uint32(0), jnp.uint32(CERTIFY), trial))
+def named(trial):
+    return Ticket(jnp.uint32(0), jnp.uint32(CERTIFY), trial)
 
-    (both,) = jax.jit(jax.vmap(one))(jnp.arange(trials, dtype=jnp.uint32))
+
+@partial(jax.jit, static_argnums=0)
+def revealed(program, params):
+    """Views of 64 trials, and who sits where. One program is compiled once, whatever its numbers."""
+
+    def one(trial):
+        return program.reveal(params, named(trial)), program.draws.others(params.pool, named(trial))
+
+    return jax.vmap(one)(jnp.arange(64, dtype=jnp.uint32))
+
+
+@contextmanager
+def strictly():
+    """Implicit promotion is an error in whatever is traced here."""
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+def views(game):
+    with strictly():
+        ((both,), _) = revealed(game.program, game.params)
     return tuple(jax.tree.map(lambda leaf, bit=bit: leaf[:, bit], both) for bit in (0, 1))
 
 
-def scores(game, trials=64):
+def keys(game, trials=64):
+    """Keys i32[trials, 2, 1], as a run computes them."""
     mesh = jax.make_mesh((1,), ("trials",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
-    width = game.program.draws.width(game.params.pool)
-    starts = jnp.arange(-(-trials // width), dtype=jnp.uint32) * jnp.uint32(width)
-    both = play_block(game.program, mesh, width, game.params, jnp.uint32(0), jnp.uint32(CERTIFY), starts)
-    assert all(s.shape == (len(starts), width, 1) for s in both)
-    return [np.asarray(s, np.float64).reshape(-1)[:trials] for s in both]
+    width = game.program.width(game.params)
+    batches, room = (-(-number // width) for number in (trials, 8192))
+    words = jnp.uint32(0), jnp.uint32(CERTIFY), jnp.uint32(0), jnp.uint32(0), jnp.uint32(batches)
+    with strictly():
+        found = player.play_block(game.program, mesh, width, room, game.params, *words)
+    assert found.shape == (room * width, 2, 1)
+    return np.asarray(found[:trials])
+
+
+def scores(game, trials=64):
+    """Scores f64[2, trials] without the slack that bounds stand off by."""
+    return (game.program.decode(keys(game, trials))[..., game.order] * game.scale)[..., 0].T
 
 
 def twin_of(prepared):
@@ -67,7 +97,7 @@ def test_the_bit_is_no_argument_of_the_others(game):
     assert "bit" not in inspect.signature(game.fold().program.draws.others).parameters
 
 
-def test_worlds_differ_by_the_candidates_and_nothing_else(game, strict):
+def test_worlds_differ_by_the_candidates_and_nothing_else(game):
     first, second = views(game.fold())
     moved = np.asarray(second.total, np.float64) - np.asarray(first.total, np.float64)
     size = np.abs(first.total).max() + np.abs(second.total).max()
@@ -99,8 +129,15 @@ def test_noise_by_seat_is_the_same_under_both_bits(game):
 
 
 def test_every_client_is_counted(game):
-    first, _ = views(game.fold())
-    assert np.all(first.survivors == game.cells[0].clients)
+    fold, (cell,) = game.fold(), game.cells
+    with strictly():
+        taken = (np.asarray(revealed(fold.program, fold.params)[1]) != ABSENT).sum(axis=2)
+    for view in views(fold):
+        np.testing.assert_array_equal(view.survivors, 1 + taken)
+    if fold.program.draws.absent:
+        assert len(np.unique(taken)) > 1
+    else:
+        assert np.all(taken == cell.server.noise_terms)
 
 
 def test_trials_differ_and_repeat(game):
@@ -109,7 +146,7 @@ def test_trials_differ_and_repeat(game):
     assert len(np.unique(np.asarray(first)[:, 0, 0])) > 32
 
 
-def test_projected_scores_equal_those_of_the_whole_sum(game, strict):
+def test_projected_scores_equal_those_of_the_whole_sum(game):
     whole, short = scores(game.fold()), scores(game.project())
     scale = np.std(whole[0]) + np.abs(whole[1] - whole[0]).max() + 1e-5 * game.project().distance[0]
     for left, right in zip(whole, short):
@@ -117,18 +154,24 @@ def test_projected_scores_equal_those_of_the_whole_sum(game, strict):
 
 
 def test_projected_trials_are_nested(game):
-    h0, h1 = scores(game.project(), trials=8192)
-    assert game.project().nested.all() and np.all(h1 >= h0)
+    project = game.project()
+    h0, h1 = np.moveaxis(project.scores(keys(project, trials=8192)), 1, 0)
+    assert project.nested.all() and np.all(h1 >= h0)
 
 
 def test_moments_are_those_of_the_draws(game):
-    """Mean and variance of the projected sum over 8,192 trials against the exact moments."""
+    """Mean and variance of the projected sum over 8,192 trials against the exact moments.
+
+    The server sees how many took part, and the score allows for that: its mean is that of as many as are expected.
+    """
     trials = 8192
     h0, _ = scores(game.project(), trials)
     (cell,) = game.cells
     rounds = list(zip(*cell.knowledge, game.responses.certify.moments(cell.server.noise_terms), cell.pair.both[0]))
-    mean = sum(weights @ (truth.mean + h0) - offset for weights, offset, truth, h0 in rounds)
-    deviation = np.sqrt(sum(weights @ truth.covariance.dense() @ weights for weights, _, truth, _ in rounds))
+    mean = sum(
+        weights @ (truth.mean + h0) - truth.terms * each - offset for weights, each, offset, truth, h0 in rounds
+    )
+    deviation = np.sqrt(sum(weights @ truth.covariance.dense() @ weights for weights, *_, truth, _ in rounds))
     # Five standard errors for the mean; the variance of heavy-tailed sums varies more, 15 % is over six of them
     # for the Gaussian and bounded laws. False alarm below 1e-6.
     assert abs(h0.mean() - mean) < 5 * deviation / np.sqrt(trials) + 1e-5 * abs(mean)
@@ -180,7 +223,7 @@ def test_audits_that_differ_only_in_numbers_share_one_compilation():
             population=population, aggregator=ja.SecureSum(), attack=ja.GaussianLRT(ridge=0.1 * (seed + 1))
         )
         scores(audit.prepare(seed).project())
-        return play_block._cache_size()
+        return player._compiled(player._play, jax.default_backend())._cache_size()
 
     before = played(0)
     assert played(1, learning_rate=0.1, partition="dirichlet", alpha=2.0) == before

@@ -9,7 +9,20 @@ from hypothesis import strategies as st
 from jax.extend.random import threefry_2x32
 from scipy import stats
 
-from jaxaudit.random import STREAMS, Ticket, index_below, normals, threefry2x32, unit_circle, words
+from jaxaudit import config
+from jaxaudit.random import (
+    MAX_ROUNDS,
+    MAX_TRIALS,
+    STREAMS,
+    Ticket,
+    index_below,
+    normals,
+    numbered,
+    of_round,
+    threefry2x32,
+    unit_circle,
+    words,
+)
 
 u32 = st.integers(0, 2**32 - 1)
 
@@ -53,6 +66,30 @@ def test_word_is_the_block_function_at_its_address(seed, stream, trial):
 def test_streams_are_distinct():
     first = [int(words(ticket(0, stream, 0), 0, 1)[0]) for stream in STREAMS.values()]
     assert len(set(STREAMS.values())) == len(set(first)) == len(STREAMS)
+
+
+@given(
+    stream=st.sampled_from(sorted(STREAMS.values())),
+    in_round=st.integers(0, MAX_ROUNDS - 1),
+    trial=st.integers(0, MAX_TRIALS - 1),
+)
+def test_stream_round_and_trial_can_be_read_from_the_address(stream, in_round, trial):
+    """So no two of them share a word: 8 bits of stream, 12 of round, 44 of trial."""
+    of_trial = numbered(jnp.uint32(9), jnp.uint32(stream), jnp.uint32(trial >> 32), jnp.uint32(trial % 2**32))
+    found = of_round(of_trial, jnp.uint32(in_round))
+    key, low = int(found.stream), int(found.trial)
+    assert int(found.seed) == 9 and found.stream.dtype == found.trial.dtype == jnp.uint32
+    assert (key % 2**8, key >> 8 & 2**12 - 1, (key >> 20 << 32) + low) == (stream, in_round, trial)
+
+
+def test_streams_and_trials_fit_in_an_address():
+    assert all(0 < stream < 2**8 for stream in STREAMS.values())
+    assert config.MAX_TRIALS < MAX_TRIALS
+
+
+def test_the_first_round_and_the_first_trials_have_the_plain_address():
+    first = numbered(jnp.uint32(1), jnp.uint32(2), jnp.uint32(0), jnp.uint32(3))
+    assert tuple(map(int, of_round(first, jnp.uint32(0)))) == (1, 2, 3)
 
 
 @given(word=u32, bound=st.integers(1, 2**32 - 1))

@@ -14,6 +14,7 @@ import jaxaudit as ja
 from jaxaudit import plots, report, tables
 
 CURVES = (plots.roc, plots.tradeoff_curve, plots.privacy)
+FIGURES = ("roc", "tradeoff", "privacy", "scores", "spectrum")
 ROW = {
     "delta": 1e-3,
     "epsilon_lower": 3.25,
@@ -160,7 +161,7 @@ def test_a_prediction_that_is_infinite_is_left_out(run):
 # The figures
 
 
-@pytest.mark.parametrize("curve", CURVES)
+@pytest.mark.parametrize("curve", [*CURVES, plots.scores])
 def test_a_figure_is_drawn_on_the_given_axes(run, axes, curve):
     open_before = plt.get_fignums()
     assert curve(axes[0], run.headline) is axes[0]
@@ -168,7 +169,7 @@ def test_a_figure_is_drawn_on_the_given_axes(run, axes, curve):
     assert plt.get_fignums() == open_before
 
 
-@pytest.mark.parametrize("curve", CURVES)
+@pytest.mark.parametrize("curve", [*CURVES, plots.scores])
 def test_a_figure_names_its_axes_and_its_curves(run, axes, curve):
     curve(axes[0], run.headline)
     assert axes[0].get_title() and axes[0].get_xlabel() and axes[0].get_ylabel() and axes[0].get_legend()
@@ -215,6 +216,20 @@ def test_the_privacy_figure_marks_the_rows_of_the_table(run, axes):
     assert list(zip(*marks.get_data())) == rows
 
 
+def test_the_densities_of_the_scores_hold_every_score_between_their_edges(run, axes):
+    """Area under the curve of each hypothesis, against the errors at both ends: what is neither error is inside."""
+    counts = run.headline.histogram
+    plots.scores(axes[0], run.headline)
+    width = np.diff(counts.thresholds[:2])
+    for name, errors, trials in (
+        ("H0", counts.errors_h0, counts.trials_h0),
+        ("H1", counts.errors_h1, counts.trials_h1),
+    ):
+        (line,) = (line for line in axes[0].lines if line.get_label() == f"score under {name}")
+        assert line.get_ydata().sum() * width == pytest.approx(abs(errors[0] - errors[-1]) / trials)
+        assert line.get_ydata().sum() * width > 0.95
+
+
 @pytest.mark.parametrize("curve", CURVES)
 def test_nothing_is_predicted_where_no_model_predicts(run, axes, curve):
     curve(axes[0], changed(run, distance=None).headline)
@@ -246,9 +261,7 @@ def test_every_figure_names_trials_seed_device_and_commit(run, tmp_path, monkeyp
     monkeypatch.setattr(Figure, "savefig", lambda self, path: captions.update({path.name: self.get_supxlabel()}))
     provenance = run.summary["provenance"] | {"git": "0123456789abcdef"}
     plots.draw(changed(run, provenance=provenance), tmp_path)
-    assert sorted(captions) == sorted(
-        f"{name}{suffix}" for name in ("roc", "tradeoff", "privacy", "spectrum") for suffix in (".png", ".pdf")
-    )
+    assert sorted(captions) == sorted(f"{name}{suffix}" for name in FIGURES for suffix in (".png", ".pdf"))
     for words in ("2,000 trials", "seed 0", provenance["device"], "commit 01234567"):
         assert [name for name, caption in captions.items() if words not in caption] == []
 
@@ -294,6 +307,4 @@ def test_figures_of_a_pair_from_a_file_keep_their_names(several, tmp_path):
     head = several.cells[0]
     cells = (replace(head, summary=head.summary | {"name": "pairs/mine.npz-8"}), *several.cells[1:])
     plots.draw(replace(several, cells=cells), tmp_path, "pairs/mine.npz-8")
-    assert {path.name for path in tmp_path.glob("*.png")} == {
-        f"pairs-mine.npz-8-{figure}.png" for figure in ("roc", "tradeoff", "privacy", "spectrum")
-    }
+    assert {path.name for path in tmp_path.glob("*.png")} == {f"pairs-mine.npz-8-{figure}.png" for figure in FIGURES}

@@ -11,11 +11,12 @@ from reference import discrete_epsilon
 from scipy import stats
 
 import jaxaudit as ja
-from jaxaudit import player
-from jaxaudit.game import play
+from jaxaudit import player, runner
+from jaxaudit.config import make_recipe
 from jaxaudit.player import Player
-from jaxaudit.random import CERTIFY
-from jaxaudit.types import Ticket
+from jaxaudit.populations.pool import PoolSums
+from jaxaudit.random import CERTIFY, numbered
+from jaxaudit.types import Range
 
 TRIALS = 30_011  # no multiple of anything
 ONE, EIGHT = jax.devices()[:1], jax.devices()
@@ -56,40 +57,75 @@ def silent(name, trials):
     return lambda done: None
 
 
-def counted(audit, devices=EIGHT, trials=TRIALS, seed=0):
-    return ja.run(audit, trials=trials, seed=seed, deltas=[1e-2], devices=devices)
+def counted(audit, devices=EIGHT, trials=TRIALS, seed=0, **plan):
+    return ja.run(audit, trials=trials, seed=seed, deltas=[1e-2], devices=devices, **plan)
+
+
+def require_equal(one, other):
+    np.testing.assert_array_equal(one.thresholds, other.thresholds)
+    np.testing.assert_array_equal(one.errors_h0, other.errors_h0)
+    np.testing.assert_array_equal(one.errors_h1, other.errors_h1)
+    assert (one.trials_h0, one.trials_h1) == (other.trials_h0, other.trials_h1)
+
+
+@pytest.fixture(scope="module")
+def usual(projected, folded):
+    """What both audits find on one device."""
+    return {"projected": counted(projected, ONE), "folded": counted(folded, ONE)}
+
+
+@pytest.mark.parametrize("devices", [3, 8])
+@pytest.mark.parametrize("path", ["projected", "folded"])
+def test_counts_do_not_depend_on_devices(path, devices, request, usual):
+    found = counted(request.getfixturevalue(path), EIGHT[:devices]).headline
+    require_equal(found.counts, usual[path].headline.counts)
+    require_equal(found.histogram, usual[path].headline.histogram)
+
+
+# The room of a device in keys, and how long a block is to take: blocks of one batch, and blocks that double.
+@pytest.mark.parametrize(("keys", "look_s"), [(1, 0.5), (2**17, 1e9), (2**17, 0.0)])
+@pytest.mark.parametrize("path", ["projected", "folded"])
+def test_counts_do_not_depend_on_blocks(path, keys, look_s, request, usual, monkeypatch):
+    monkeypatch.setitem(player._KEYS, "cpu", keys)
+    monkeypatch.setattr(player, "_LOOK_S", look_s)
+    require_equal(counted(request.getfixturevalue(path), ONE).headline.counts, usual[path].headline.counts)
+
+
+@pytest.mark.parametrize("width", [256, 65_536])
+def test_sums_of_integers_do_not_depend_on_how_many_are_computed_together(width, projected, usual, monkeypatch):
+    monkeypatch.setattr(PoolSums, "width", lambda draws, params: width)
+    require_equal(counted(projected, ONE).headline.counts, usual["projected"].headline.counts)
 
 
 @pytest.mark.parametrize("path", ["projected", "folded"])
-def test_counts_do_not_depend_on_devices(path, request):
-    audit = request.getfixturevalue(path)
-    one, eight = (counted(audit, devices).headline.counts for devices in (ONE, EIGHT))
-    np.testing.assert_array_equal(one.thresholds, eight.thresholds)
-    np.testing.assert_array_equal(one.errors_h0, eight.errors_h0)
-    np.testing.assert_array_equal(one.errors_h1, eight.errors_h1)
+def test_ranges_of_trials_add_up_to_the_run(path, request, usual):
+    """Cut where no batch ends."""
+    whole = usual[path]
+    parts = [
+        runner.run_recipe(whole.recipe, part=Range(first, last - first), devices=ONE)
+        for first, last in ((0, 7_001), (7_001, 7_002), (7_002, TRIALS))
+    ]
+    assert {part.fingerprint for part in parts} == {whole.fingerprint}
+    first, *rest = (part.headline for part in parts)
+    require_equal(first.counts + rest[0].counts + rest[1].counts, whole.headline.counts)
+    require_equal(first.histogram + rest[0].histogram + rest[1].histogram, whole.headline.histogram)
+
+
+def test_a_part_of_a_run_certifies_nothing(projected):
+    recipe = make_recipe(projected, trials=TRIALS, deltas=[1e-2])
+    part = runner.run_recipe(recipe, part=Range(0, TRIALS - 1), devices=ONE)
+    with pytest.raises(ValueError, match="a part of a run certifies nothing; merge it"):
+        part.bound(1e-2)
 
 
 @pytest.mark.parametrize("path", ["projected", "folded"])
-@pytest.mark.parametrize("launch", [1, 20_000])
-def test_counts_do_not_depend_on_blocks(path, launch, request, monkeypatch):
-    audit = request.getfixturevalue(path)
-    usual = counted(audit, ONE).headline.counts
-    monkeypatch.setattr(player, "_LAUNCH", launch)
-    other = counted(audit, ONE).headline.counts
-    np.testing.assert_array_equal(usual.errors_h0, other.errors_h0)
-    np.testing.assert_array_equal(usual.errors_h1, other.errors_h1)
-
-
-def test_one_trial_can_be_replayed_alone(projected):
-    game = projected.prepare(0).project()
+def test_one_trial_can_be_replayed_alone(path, request):
+    game = getattr(request.getfixturevalue(path).prepare(0), path.removesuffix("ed"))()
     mesh = jax.make_mesh((1,), ("trials",), (jax.sharding.AxisType.Auto,), devices=ONE)
-    width = game.program.draws.width(game.params.pool)
-    block = player.play_block(
-        game.program, mesh, width, game.params, jnp.uint32(0), jnp.uint32(CERTIFY), jnp.zeros(1, jnp.uint32)
-    )
-    alone = play(game.program, game.params, Ticket(jnp.uint32(0), jnp.uint32(CERTIFY), jnp.uint32(777)))
-    assert [score.shape for score in alone] == [(1,), (1,)]
-    assert [float(score[0]) for score in alone] == [float(scores[0, 777, 0]) for scores in block]
+    width, named = game.program.width(game.params), (jnp.uint32(0), jnp.uint32(CERTIFY), jnp.uint32(3))
+    block = player.play_block(game.program, mesh, width, 2, game.params, *named, jnp.uint32(2 * width), jnp.uint32(2))
+    ticket = numbered(*named, jnp.uint32(2 * width + 777))
+    np.testing.assert_array_equal(block[777], jax.jit(game.program.play)(game.params, ticket))
 
 
 def test_seed_and_trials_are_all_that_decides(projected):
@@ -101,7 +137,8 @@ def test_seed_and_trials_are_all_that_decides(projected):
 
 
 def test_every_trial_is_counted_once(projected):
-    (counts,) = Player(EIGHT, 0, silent).count(projected.prepare(0).game(), "certify", TRIALS, [[-1e9, 1e9]])
+    game = projected.prepare(0).game()
+    (counts,) = Player(EIGHT, 0, silent).count(game, "certify", Range(0, TRIALS), [[-1e9, 1e9]])
     assert counts.trials_h0 == counts.trials_h1 == TRIALS
     assert counts.errors_h0.tolist() == [TRIALS, 0] and counts.errors_h1.tolist() == [0, TRIALS]
 
@@ -116,11 +153,30 @@ def test_paths_choose_their_method(projected, folded):
     assert counted(folded).headline.plan.method == "union"
 
 
+def test_labelled_trials_are_played_under_one_hypothesis_each(projected, usual):
+    """The thresholds of one plan are not those of the other, so the histogram's are compared: it needs no plan."""
+    (labelled,), paired = counted(projected, design="labelled").cells, usual["projected"].headline
+    one, both = labelled.histogram, paired.histogram
+    assert one.trials_h0 + one.trials_h1 == both.trials_h0 == both.trials_h1 == TRIALS
+    # A fair coin: five standard deviations, false alarm 6e-7.
+    assert abs(one.trials_h0 - TRIALS / 2) < 5 * np.sqrt(TRIALS) / 2
+    np.testing.assert_array_equal(one.thresholds, both.thresholds)
+    for errors in ("errors_h0", "errors_h1"):
+        assert np.all(getattr(one, errors) <= getattr(both, errors))
+
+
+def test_labelled_trials_are_independent_and_certified_as_such(projected, usual):
+    labelled = counted(projected, design="labelled").headline
+    assert labelled.plan.method == labelled.bounds[0].method == "union" and not labelled.counts.nested
+    assert 0 < labelled.bounds[0].epsilon < usual["projected"].bounds[0].epsilon
+
+
 def test_projected_and_folded_audits_agree(projected, folded):
     """Same tickets, same draws: the same counts but for scores within rounding of a threshold."""
     short, whole = counted(projected), counted(folded)
     fine = short.headline.counts
-    (again,) = Player(ONE, 0, silent).count(folded.prepare(0).game(), "certify", TRIALS, [fine.thresholds])
+    game = folded.prepare(0).game()
+    (again,) = Player(ONE, 0, silent).count(game, "certify", Range(0, TRIALS), [fine.thresholds])
     assert np.abs(fine.errors_h0 - again.errors_h0).max() <= 2
     assert np.abs(fine.errors_h1 - again.errors_h1).max() <= 2
     assert whole.bounds[0].epsilon <= short.bounds[0].epsilon + 0.1
@@ -136,7 +192,7 @@ def test_projected_and_folded_sums_of_integers_are_equal_to_the_bit(tmp_path):
         attack=ja.GaussianLRT(),
     ).prepare(0)
     (cell,) = prepared.cells
-    test = ja.LinearTest(np.array([[1.0, -2.0, 3.0, 0.0, 5.0, -1.0]]), np.zeros(1))
+    test = ja.LinearTest(np.array([[1.0, -2.0, 3.0, 0.0, 5.0, -1.0]]), np.array([3.0]), np.array([-7.0]))
     test = test if np.vdot(test.weights, cell.pair.difference) >= 0 else test._replace(weights=-test.weights)
     prepared = replace(prepared, cells=(replace(cell, options={"": test}, setting=""),))
     fold, projected = prepared.fold(), replace(prepared.project(), slack=np.zeros(1))
@@ -183,7 +239,8 @@ def test_bound_at_an_unplanned_delta_is_that_of_the_next_larger_planned_one(proj
     ("plan", "message"),
     [
         ({"trials": 10}, "trials is 10, allowed are ≥ 1,000"),
-        ({"trials": 5_000_000_000}, "≤ 4,000,000,000"),
+        ({"trials": 2 * 10**13}, "≤ 10,000,000,000,000"),
+        ({"design": "coupled"}, "design is 'coupled'"),
         ({"seed": -1}, "seed is -1"),
         ({"deltas": [1.0]}, "deltas is 1.0"),
         ({"deltas": []}, "deltas is"),
@@ -208,6 +265,20 @@ def test_progress_reports_every_trial(projected):
 
     ja.run(projected, trials=TRIALS, progress=progress)
     assert seen["certify"] == [TRIALS, TRIALS] and seen["pilot"][0] == seen["pilot"][1] > 0
+
+
+def test_only_pilot_scores_come_to_the_host(projected, monkeypatch):
+    """Counts leave the devices, so a longer run needs no more memory."""
+    brought = []
+
+    class Watched(Player):
+        def scores(self, game, stream, trials):
+            brought.append((stream, trials))
+            return super().scores(game, stream, trials)
+
+    monkeypatch.setattr(runner, "Player", Watched)
+    counted(projected, ONE, trials=100_000)
+    assert set(brought) == {("pilot", 5000), ("fit", 5000)}
 
 
 @pytest.fixture(scope="module")

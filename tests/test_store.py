@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxaudit import store
-from jaxaudit.bounds import Counts, Event, Plan
+from jaxaudit.bounds import Counts, Event, Plan, Tradeoff
 from jaxaudit.populations.files import read_arrays
 
 FILES = ("recipe.toml", "summary.json", "counts.npz", "spectrum.npz")
@@ -20,6 +20,13 @@ COUNTS = {
     "trials_h1": 1000,
     "stream": "7/certify",
     "nested": True,
+}
+
+
+HISTOGRAM = {
+    "thresholds": np.array([-2.0, 0.0, 2.0]),
+    "errors_h0": np.array([950, 300, 1]),
+    "errors_h1": np.array([2, 100, 800]),
 }
 
 
@@ -40,6 +47,8 @@ def make_cell(**changes):
             "pc-cp", (Event(-1.5, "reverse", 1e-3), Event(0.25, "forward", 0.0)), (1e-3, 0.0), stream="7/pilot"
         ),
         "counts": Counts(**COUNTS),
+        "histogram": Counts(**COUNTS | HISTOGRAM),
+        "off_span": None,
         "spectrum": {"variance": np.array([2.0, 1.0]), "energy": np.array([0.5, 0.0])},
     }
     return store.Cell(**fields | changes)
@@ -59,7 +68,15 @@ def other_cell():
     numbers = {"thresholds": np.array([0.5]), "errors_h0": np.array([5]), "errors_h1": np.array([7])}
     counts = Counts(**COUNTS | numbers | {"stream": "8/certify", "nested": False})
     plan = Plan("union", (Event(0.5, "forward"),), (1e-2,), stream="8/pilot")
-    return make_cell(summary={"name": "record-9"}, plan=plan, counts=counts, spectrum={"variance": np.array([3.0])})
+    off_span = Plan("pc-cp", (Event(0.0, "forward", 1e-2),), (1e-2,), stream="fixed in advance"), counts
+    fields = {"summary": {"name": "record-9"}, "plan": plan, "counts": counts, "off_span": off_span}
+    return make_cell(**fields, spectrum={"variance": np.array([3.0])})
+
+
+def exact_cell(name):
+    """A cell whose law was computed: rates and their certain limits, and neither plan nor counts."""
+    curve = Tradeoff(*np.linspace(0.1, 0.9, 2 * len(Tradeoff._fields)).reshape(-1, 2))
+    return store.ExactCell({"name": name}, np.array([-0.5, 0.5]), curve, {"variance": np.array([3.0])})
 
 
 def draw(run, folder):
@@ -95,8 +112,10 @@ def trapped(tmp_path):
         (make_cell(),),
         (make_cell(), other_cell()),
         (make_cell(spectrum={}), other_cell(), *(make_cell(summary={"name": f"worst-{n}"}) for n in range(20))),
+        (other_cell(), make_cell(), make_cell()),
+        (exact_cell("worst-8"), exact_cell("worst-9")),
     ],
-    ids=len,
+    ids=["one", "two", "many", "off-span first", "exact"],
 )
 def test_what_is_read_is_what_was_written(tmp_path, cells):
     written = make_run(cells=cells)
@@ -108,6 +127,20 @@ def test_what_is_read_is_what_was_written(tmp_path, cells):
 
 def test_a_plan_is_read_as_the_plan_it_was(folder):
     assert store.read(folder).headline.plan == make_cell().plan
+
+
+def test_off_span_evidence_is_read_with_its_own_plan(tmp_path):
+    store.write(make_run(cells=(make_cell(), other_cell())), tmp_path / "run", draw)
+    first, second = store.read(tmp_path / "run").cells
+    assert first.off_span is None and second.off_span[0] == other_cell().off_span[0] != second.plan
+
+
+@pytest.mark.parametrize(("part", "whole"), [([0, 1000], True), ([0, 999], False), ([1, 999], False)], ids=str)
+def test_a_run_is_whole_where_all_planned_trials_were_played(tmp_path, part, whole):
+    summary = {"schema": store.SCHEMA, "trials": 1000, "range": part}
+    store.write(make_run(summary=summary), tmp_path / "run", draw)
+    found = store.read(tmp_path / "run")
+    assert found.part == tuple(part) and found.whole == whole
 
 
 def test_counts_are_read_in_their_own_types(folder):

@@ -79,9 +79,12 @@ class RecordedPool:
             taken = groups if self.stands_in_for else terms
             each = stay * terms / taken
             return Mixture(taken, stay * terms, each, self.dropout * each)
-        clients, here = self.stands_in_for or groups, stay * terms
-        distinct = self.cohort != "with_replacement" and clients > 1
-        spread = (clients - here) / (clients - 1) if distinct else 1.0
+        clients, here, spread = self.stands_in_for or groups, stay * terms, 1.0
+        # k distinct clients of N vary by k (N - k) / (N - 1); where k varies this is its mean, divided by the mean of k.
+        if self.cohort == "poisson":
+            spread = 1 - here / clients
+        elif self.cohort == "without_replacement" and clients > 1:
+            spread = (clients - here - self.dropout) / (clients - 1)
         return Mixture(groups, here, here / groups, spread * here / groups)
 
     def load(self, pairs: Sequence[Pair]) -> Loaded:

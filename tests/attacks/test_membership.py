@@ -1,5 +1,7 @@
 """The likelihood-ratio test is the quadratic form, knows what it should, and no more."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ def pair_of(h0, h1):
 
 def calibrated(attack, pair, noise_terms, mean, covariance, samples):
     """The one test of an attack without settings to choose, for one round of known moments."""
-    moments = Moments(mean, Covariance.of_matrix(covariance), samples, len(mean), 0.0)
+    moments = Moments(mean, Covariance.of_matrix(covariance), noise_terms, samples, len(mean), 0.0)
     (test,) = attack.options(Server(pair, noise_terms, "all"), [moments]).values()
     return test
 
@@ -40,12 +42,12 @@ def test_projected_scalar_equals_the_quadratic_form(dim):
     h0, h1 = (0.3 * RNG.standard_normal(dim) * np.geomspace(1, 0.03, dim) for _ in range(2))
     pair = pair_of(h0, h1)
     test = calibrated(ja.GaussianLRT(ridge=1e-12), pair, 30, mean, covariance, 300)
-    (weights,), (offset,) = test
+    (weights,), (each,), (offset,) = test
     draws = RNG.integers(0, 300, (2000, 30))
     h0, h1 = pair.both[:, 0]
     for sent in (h0, h1):
         whole = quadratic_scores(updates[draws].sum(1) + sent, mean, covariance, h0, h1)
-        scalars = updates @ weights
+        scalars = updates @ weights - each
         short = scalars[draws].sum(1) + sent @ weights - offset
         scale = np.abs(whole).max()
         np.testing.assert_allclose(short, whole, rtol=0, atol=1e-8 * scale)
@@ -56,9 +58,22 @@ def test_projected_scalar_equals_the_quadratic_form(dim):
 
 def test_white_noise_gives_the_matched_filter():
     pair = pair_of(np.zeros(3), [1, 2, 2])
-    (weights,), (offset,) = calibrated(ja.GaussianLRT(ridge=1e-12), pair, 1, np.ones(3), 4 * np.eye(3), 10)
+    mean, covariance = 2 * np.ones(3), 4 * np.eye(3)
+    (weights,), (each,), (offset,) = calibrated(ja.GaussianLRT(ridge=1e-12), pair, 2, mean, covariance, 10)
     np.testing.assert_allclose(weights, [0.25, 0.5, 0.5])
-    assert offset == pytest.approx(0.25 * 1.5 + 0.5 * 2 + 0.5 * 2)
+    assert each == pytest.approx(0.25 + 0.5 + 0.5)
+    assert offset == pytest.approx(0.25 * 0.5 + 0.5 * 1 + 0.5 * 1)
+
+
+def test_a_total_without_evidence_scores_nothing_however_many_took_part(strict):
+    """Others at their mean, and the target half way between its candidates: 0 nats for any number of survivors."""
+    mean, pair = np.array([5.0, -3.0, 2.0]), pair_of([1, 1, 1], [2, 0, 4])
+    test = calibrated(ja.GaussianLRT(), pair, 4, 4 * mean, np.diag([4.0, 1.0, 2.0]), 9)
+    known = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), test)
+    for survivors in (1, 2, 5, 60):
+        total = jnp.asarray((survivors - 1) * mean + pair.middle, jnp.float32)
+        score = ja.GaussianLRT.score(known, ja.SumView(total, jnp.array([survivors], jnp.int32)))
+        assert abs(score) < 1e-6 * survivors * np.abs(test.weights * mean).sum()
 
 
 def test_noise_without_variance_is_refused():

@@ -8,17 +8,19 @@ import pytest
 
 import jaxaudit as ja
 from jaxaudit import player as player_module
-from jaxaudit import random, report, runner
+from jaxaudit import random, report, runner, tuning
 from jaxaudit.player import Player
+from jaxaudit.populations.pool import PoolSums
 
 RIDGES, RANKS = [1e-6, 0.03, 3.0, 1000.0], [0, 2]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """Small launches: results do not depend on them."""
+    """Small batches and little room for them: results do not depend on either."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(player_module, "_LAUNCH", 2048)
+        patch.setitem(player_module._KEYS, "cpu", 2**14)
+        patch.setattr(PoolSums, "width", lambda draws, params: 1024)
         yield
 
 
@@ -84,6 +86,7 @@ def test_a_setting_is_the_test_that_its_numbers_make(pool, ridge, rank):
         (setting, test), *rest = alone.options.items()
         assert not rest
         np.testing.assert_allclose(cell.options[setting].weights, test.weights, rtol=1e-9)
+        np.testing.assert_allclose(cell.options[setting].each, test.each, rtol=1e-9)
         np.testing.assert_allclose(cell.options[setting].offset, test.offset, rtol=1e-9)
 
 
@@ -119,13 +122,13 @@ def test_certifying_trials_are_played_once_with_one_setting_each(pool, monkeypat
     played = []
 
     class Watched(Player):
-        def _blocks(self, game, stream, trials):
-            played.append((stream, trials, len(game.order)))
-            return super()._blocks(game, stream, trials)
+        def _blocks(self, game, stream, trials, look):
+            played.append((stream, *trials, len(game.order)))
+            return super()._blocks(game, stream, trials, look)
 
     monkeypatch.setattr(runner, "Player", Watched)
     run(pool, ridge=RIDGES, rank=RANKS)
-    assert played[:3] == [("pilot", 1000, 32), ("pilot", 1000, 4), ("certify", 1000, 4)]
+    assert played[:3] == [("pilot", 0, 1000, 32), ("pilot", 0, 1000, 4), ("certify", 0, 1000, 4)]
     assert [stream for stream, *_ in played].count("certify") == 1
 
 
@@ -168,10 +171,10 @@ def test_ridges_that_are_nearly_equal_are_settings_of_their_own(pool):
 )
 def test_separation_is_in_standard_deviations_and_has_a_sign(h0, h1, expected):
     """A test that speaks for the wrong side is worse than none."""
-    assert runner._separation(ja.bounds.Scores(np.array(h0), np.array(h1), "pilot")) == expected
+    assert tuning._separation(ja.bounds.Scores(np.array(h0), np.array(h1), "pilot")) == expected
 
 
 def test_a_setting_without_any_effect_never_wins():
     """Equal constants under both hypotheses: no separation, not an undefined one that beats all others."""
-    silent = runner._separation(ja.bounds.Scores(np.zeros(5), np.zeros(5), "pilot"))
+    silent = tuning._separation(ja.bounds.Scores(np.zeros(5), np.zeros(5), "pilot"))
     assert max({"silent": silent, "telling": 1.0}.items(), key=lambda item: item[1])[0] == "telling"

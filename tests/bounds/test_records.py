@@ -15,6 +15,9 @@ SCORES = arrays(np.float64, st.integers(1, 20), elements=HALVES)
 THRESHOLDS = arrays(np.float64, st.integers(1, 6), elements=HALVES, unique=True)
 
 
+thresholds_of = st.lists(st.floats(-2, 2), min_size=1, max_size=9, unique=True).map(sorted)
+
+
 def counts(**changes):
     """Counts of ten trials at two thresholds."""
     fields = dict(
@@ -96,6 +99,21 @@ def test_errors_are_looked_up_by_their_threshold():
     assert counts().at(1.0) == (1, 2)
     with pytest.raises(ValueError, match=r"threshold 0\.5 was not counted"):
         counts().at(0.5)
+
+
+@given(thresholds_of, st.data())
+def test_some_of_the_thresholds_have_the_counts_they_would_have_alone(every, data):
+    rng = np.random.default_rng(0)
+    scores = bounds.Scores(rng.normal(size=50), rng.normal(size=50), "fresh")
+    some = data.draw(st.lists(st.sampled_from(every), min_size=1, unique=True).map(np.sort))
+    found, alone = scores.count(np.array(every)).only(some), scores.count(some)
+    np.testing.assert_equal(asdict(found), asdict(alone))
+
+
+@pytest.mark.parametrize("missing", [0.5, -3.0, 9.0])
+def test_thresholds_that_were_not_counted_have_no_counts(missing):
+    with pytest.raises(ValueError, match="some of these thresholds were not counted"):
+        counts().only([1.0, missing] if missing > 1 else [missing, 1.0])
 
 
 def test_a_plan_lists_each_threshold_once_and_in_order():

@@ -100,3 +100,19 @@ def test_roc_thresholds_rise_and_never_tie_with_a_float32_score(h0, h1):
     assert np.all(np.diff(thresholds) > 0)
     assert np.all(np.float32(thresholds) != thresholds)
     assert thresholds.size <= 6 * 64 + 8
+
+
+def test_histogram_edges_are_equally_spaced_over_the_pilot():
+    # 0 to 8 in four bins of 2, moved down by a 512th of one.
+    pilot = bounds.Scores([0.0, 3.0], [5.0, 8.0], "pilot")
+    np.testing.assert_array_equal(bounds.histogram_edges(pilot, bins=4), np.array([0, 2, 4, 6, 8]) - 2 / 512)
+
+
+@given(SCORES, SCORES)
+def test_histogram_edges_rise_and_hold_all_of_the_pilot_but_its_very_top(h0, h1):
+    edges = bounds.histogram_edges(bounds.Scores(h0, h1, "pilot"))
+    scores = np.concatenate([h0, h1]).astype(np.float64)
+    assert edges.shape == (129,) and np.all(np.diff(edges) > 0)
+    low, high = scores.min(), scores.max()
+    inside = (edges[0] <= scores) & (scores <= edges[-1])
+    assert np.all(inside | (scores >= high - (high - low) / 128 / 256))

@@ -84,7 +84,7 @@ def test_worst_pair_is_the_farthest_by_brute_force(tmp_path):
     responses = responded(tmp_path / "u.npz", pair="worst")
     (moments,) = responses.fit.moments(3)
     (pair,) = responses.choose_pairs([moments])
-    slope, ridge = regularise(moments, 3, "oas", 1e-6)
+    slope, ridge = regularise(moments, "oas", 1e-6)
     inverse = np.linalg.inv(slope * moments.covariance.dense() + ridge * np.eye(5))
     rows = UPDATES[rows_of(responses.fit)].astype(np.float64)
     longest = max((a - b) @ inverse @ (a - b) for a in rows for b in rows)

@@ -56,6 +56,7 @@ def test_seats_add_up(block, monkeypatch):
     six = exact_moments(Groups((ROWS[:20], ROWS[20:])), Mixture(2, 6, 3.0, 0.0))
     expected = 3 * np.cov(ROWS[:20].T, bias=True) + 3 * np.cov(ROWS[20:].T, bias=True)
     np.testing.assert_allclose(six.covariance.dense(), expected, rtol=1e-9, atol=1e-9)
+    assert (six.terms, six.samples) == (6, 50)
     np.testing.assert_allclose(six.mean, 3 * ROWS[:20].mean(0) + 3 * ROWS[20:].mean(0))
 
 
@@ -75,13 +76,13 @@ def test_clients_are_drawn_before_their_updates(block, monkeypatch):
 @pytest.mark.parametrize(("name", "reference"), [("ledoit_wolf", ledoit_wolf), ("oas", oas)])
 def test_shrinkage_equals_scikit_learn(source, mixture, name, reference):
     moments = exact_moments(source, mixture)
-    slope, ridge = regularise(moments, 1, name, 0.0)
+    slope, ridge = regularise(moments, name, 0.0)
     shrunk = slope * moments.covariance.dense() + ridge * np.eye(20)
     np.testing.assert_allclose(shrunk, reference(ROWS)[0], rtol=1e-8, atol=1e-8)
 
 
 def test_ridge_adds_its_share_of_the_mean_variance():
     moments = exact_moments(*ONE_DRAW["many clients"])
-    slope, ridge = regularise(moments, 1, "ridge", 0.5)
+    slope, ridge = regularise(moments, "ridge", 0.5)
     assert slope == 1
     assert ridge == pytest.approx(0.5 * np.trace(moments.covariance.dense()) / 20, rel=0, abs=1e-9)

@@ -6,7 +6,7 @@ and a false-alarm rate of 1e-6 each.
 
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import permutations, product
+from itertools import combinations, permutations, product
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,13 @@ import pytest
 from scipy import stats
 
 import jaxaudit as ja
-from jaxaudit import permutation
+from jaxaudit import permutation, player
+from jaxaudit import random as random_module
 from jaxaudit.audit import Prepared
-from jaxaudit.game import reveal
-from jaxaudit.populations import pool as pool_module
+from jaxaudit.populations import seating as seating_module
 from jaxaudit.populations.moments import affordable, exact_moments
 from jaxaudit.populations.pool import PoolDraws, PoolParams, RecordedPool
+from jaxaudit.populations.seating import seated
 from jaxaudit.random import Ticket
 from jaxaudit.types import Column, LinearTest, Pair
 
@@ -80,8 +81,8 @@ def draws_of(groups, cohort, terms):
         seatings = list(product(range(len(groups)), repeat=terms))
     else:
         seatings = list(permutations(range(len(groups)), terms))
-    for seated in seatings:
-        chosen = list(product(*(groups[g] for g in seated)))
+    for sitting in seatings:
+        chosen = list(product(*(groups[g] for g in sitting)))
         for rows in chosen:
             yield 1 / len(seatings) / len(chosen), np.array(rows)
 
@@ -102,6 +103,71 @@ def test_moments_are_those_of_all_draws(cohort, terms):
     mean, covariance = moments_of(source.groups(), cohort, terms)
     np.testing.assert_allclose(found.mean, mean, rtol=1e-12)
     np.testing.assert_allclose(found.covariance.dense(), covariance, atol=1e-10)
+
+
+def moments_of_those_who_came(groups, cohort, terms, dropout):
+    """Mean of as many as are expected, and covariance of the sum about as many times the mean of one as came.
+
+    By going through all who may sit, all who may stay away, and all that they may send: what a server that sees the
+    number of survivors is uncertain about.
+    """
+    if cohort == "poisson":
+        rate, everybody = terms / len(groups), range(len(groups))
+        seatings = [
+            (rate**k * (1 - rate) ** (len(groups) - k), sitting)
+            for k in range(len(groups) + 1)
+            for sitting in combinations(everybody, k)
+        ]
+    else:
+        every = {
+            "fixed": [tuple(range(terms))],
+            "with_replacement": list(product(range(len(groups)), repeat=terms)),
+            "without_replacement": list(permutations(range(len(groups)), terms)),
+        }[cohort]
+        seatings = [(1 / len(every), sitting) for sitting in every]
+    one = np.mean([rows.mean(0) for rows in groups[: terms if cohort == "fixed" else None]], axis=0)
+    covariance, total, came = np.zeros((groups[0].shape[1],) * 2), 0.0, 0.0
+    for chance, sitting in seatings:
+        for stay in product((0, 1), repeat=len(sitting)):
+            present = [groups[g] for g, here in zip(sitting, stay) if here]
+            share = chance * np.prod([1 - dropout if here else dropout for here in stay])
+            for rows in product(*present):
+                each = share / np.prod([len(rows) for rows in present])
+                off = np.sum([row - one for row in rows], axis=0)
+                covariance += each * np.multiply.outer(off, off)
+                total, came = total + each, came + each * len(rows)
+    assert total == pytest.approx(1, abs=1e-12)
+    return came * one, covariance, came
+
+
+@pytest.mark.parametrize("terms", [1, 2])
+@pytest.mark.parametrize("dropout", [0.0, 0.25])
+@pytest.mark.parametrize("cohort", [*COHORTS, "poisson"])
+def test_moments_allow_for_how_many_took_part_and_no_more(cohort, dropout, terms):
+    source = recorded((1, 3, 2, 1))
+    pool = pool_of(cohort, 2, source, dropout=dropout)
+    (found,) = pool.moments(terms)
+    mean, covariance, came = moments_of_those_who_came(source.groups(), cohort, terms, dropout)
+    assert found.terms == pytest.approx(came, rel=1e-12)
+    np.testing.assert_allclose(found.mean, mean, rtol=1e-12)
+    np.testing.assert_allclose(found.covariance.dense(), covariance, atol=1e-10)
+    one = column([0.3, -2.0], terms)
+    weights = one.test.weights[0]
+    assert pool.project([one]).deviation[0] ** 2 == pytest.approx(weights @ covariance @ weights, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("law", "words"),
+    [
+        ({"cohort": "poisson"}, "each takes part with probability 0.4 by a coin of its own, no dropouts"),
+        ({"cohort": "fixed", "dropout": 0.25}, "which drops out with probability 0.25 (the target never does)"),
+    ],
+    ids=["poisson", "dropout"],
+)
+def test_cohorts_of_a_random_size_say_so_and_are_no_trials_of_a_population(law, words):
+    pool = pool_of(terms=2, **law)
+    assert words in pool.describe(2)["words"]
+    assert [sums.size for sums in pool.disjoint([column([1.0, 0.0], 2)])] == [0]
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (2, 2, 2, 2), (4, 1, 1)], ids=str)
@@ -156,7 +222,8 @@ def test_moments_do_not_depend_on_how_much_is_read_at_once(cohort, block, monkey
 
 def column(weights, terms, rounds=1, dim=2):
     pair = Pair("x", np.zeros((rounds, dim), np.float32), np.ones((rounds, dim), np.float32), "", "")
-    return Column(pair, LinearTest(np.asarray(weights, np.float64).reshape(rounds, dim), np.zeros(rounds)), terms)
+    test = LinearTest(np.asarray(weights, np.float64).reshape(rounds, dim), np.zeros(rounds), np.zeros(rounds))
+    return Column(pair, test, terms)
 
 
 @pytest.mark.parametrize("cohort", COHORTS)
@@ -303,15 +370,18 @@ def _drawn(draws, params):
     return jax.vmap(one)(jnp.arange(TRIALS, dtype=jnp.uint32))
 
 
+def looked_up(cohort, sizes, seats):
+    """Draws of one pair's pool and what they look up, from one list of sizes for each round."""
+    first = np.concatenate([[0], np.cumsum(np.ravel(sizes))[:-1]]).reshape(np.shape(sizes))
+    seating, groups = seated(cohort, seats, first, np.array(sizes), 0.0)
+    rows = jnp.zeros((sum(map(sum, sizes)) + 2 * len(sizes), 1))
+    return PoolDraws(seating, len(sizes), 1), PoolParams(rows, groups)
+
+
 def drawn(cohort, sizes, seats):
-    """Rows i64[trials, rounds, seats], and the client of every row: one list of sizes for each round."""
-    params = PoolParams(
-        jnp.zeros((sum(map(sum, sizes)) + 2 * len(sizes), 1)),
-        jnp.asarray(np.concatenate([[0], np.cumsum(np.ravel(sizes))[:-1]]).reshape(np.shape(sizes)), jnp.int32),
-        jnp.asarray(sizes, jnp.uint32),
-    )
+    """Rows i64[trials, rounds, seats], and the client of every row."""
     owner = np.concatenate([np.repeat(np.arange(len(one)), one) for one in sizes])
-    return np.asarray(_drawn(PoolDraws(cohort, seats, len(sizes), 1), params)), owner
+    return np.asarray(_drawn(*looked_up(cohort, sizes, seats))), owner
 
 
 def follows(counts, law):
@@ -334,10 +404,11 @@ def independent(first, second):
 SIZES = ((1, 3, 2, 4), (2, 1, 3, 1))
 
 
-def test_with_replacement_clients_are_uniform_and_their_updates_too():
-    rows, _ = drawn("with_replacement", SIZES, seats=3)
-    for at, sizes in enumerate(SIZES):
-        start = sum(map(sum, SIZES[:at]))
+@pytest.mark.parametrize("every", [SIZES, ((3,) * 4, (3,) * 4)], ids=["unequal", "equal"])
+def test_with_replacement_clients_are_uniform_and_their_updates_too(every):
+    rows, _ = drawn("with_replacement", every, seats=3)
+    for at, sizes in enumerate(every):
+        start = sum(map(sum, every[:at]))
         for seat in range(3):
             counts = np.bincount(rows[:, at, seat] - start, minlength=sum(sizes))
             assert follows(counts, np.repeat(1 / np.array(sizes), sizes))
@@ -405,8 +476,8 @@ def test_rounds_draw_from_their_own_updates_and_nobody_draws_a_candidate(cohort)
 
 
 def test_the_target_plays_its_own_pair_in_every_round():
-    draws = PoolDraws("with_replacement", 3, rounds=2, pairs=3)
-    params = PoolParams(jnp.zeros((17 + 12, 1)), jnp.zeros((2, 4), jnp.int32), jnp.ones((2, 4), jnp.uint32))
+    draws, params = looked_up("with_replacement", ((1,) * 4, (1,) * 4), 3)
+    draws, params = replace(draws, pairs=3), params._replace(rows=jnp.zeros((17 + 12, 1)))
     ticket = Ticket(*(jnp.uint32(0),) * 3)
     seats = [
         [draws.target(params, ticket, pair, jnp.int32(bit)).ravel().tolist() for bit in (0, 1)] for pair in range(3)
@@ -415,21 +486,23 @@ def test_the_target_plays_its_own_pair_in_every_round():
 
 
 def test_no_two_choices_share_a_word_and_none_is_the_aggregators():
-    """Updates of all rounds, then clients of all rounds, at the limits of the recipes; then the aggregator's half."""
-    rounds, seats = 1000, 100_000
-    assert max(seats, permutation.rounds(2)) <= pool_module._WORDS and pool_module._WORDS % 2 == 0
-    assert rounds * pool_module._WORDS <= pool_module._CLIENT_WORDS
-    assert pool_module._CLIENT_WORDS + rounds * pool_module._WORDS <= 2**31
+    """At the limits of the recipes: updates, dropouts, clients and sizes of all rounds, the label, the aggregator."""
+    rounds, seats, groups = 1000, 100_000, 1_000_000
+    poisson, _ = seated("poisson", seats, np.arange(groups)[None], np.ones((1, groups), int), 0.0)
+    assert seats < poisson.seats
+    assert max(poisson.seats, permutation.rounds(2), 2 * permutation.rounds(2**31)) <= seating_module._WORDS
+    kinds = [getattr(seating_module, name) for name in ("_UPDATE", "_DROPOUT", "_CLIENT", "_SIZE")]
+    ends = [*kinds[1:], player._LABEL]
+    assert kinds[0] == 0 and seating_module._WORDS % 2 == 0 and all(kind % 2 == 0 for kind in kinds)
+    assert all(kind + rounds * seating_module._WORDS <= end for kind, end in zip(kinds, ends, strict=True))
+    assert player._LABEL < 2**31 and rounds <= random_module.MAX_ROUNDS
 
 
 @pytest.mark.parametrize("cohort", COHORTS)
 def test_a_seat_draws_the_same_however_many_there_are(cohort):
-    ticket, table = (
-        Ticket(jnp.uint32(0), jnp.uint32(2), jnp.uint32(7)),
-        jnp.arange(60, dtype=jnp.int32).reshape(2, 30),
-    )
-    params = PoolParams(jnp.zeros((60, 1)), table * 4, jnp.full((2, 30), 4, jnp.uint32))
-    few, many = (np.asarray(PoolDraws(cohort, seats, 2, 1).others(params, ticket)) for seats in (9, 30))
+    ticket = Ticket(jnp.uint32(0), jnp.uint32(2), jnp.uint32(7))
+    few, many = (looked_up(cohort, ((4,) * 30, (4,) * 30), seats) for seats in (9, 30))
+    few, many = (np.asarray(draws.others(params, ticket)) for draws, params in (few, many))
     np.testing.assert_array_equal(few, many[:, :9])
     assert not np.array_equal(many[0] % 4, many[1] % 4)
 
@@ -442,7 +515,7 @@ def test_the_bit_touches_the_target_only(cohort, pool_file):
 
     def views(prepared: Prepared):
         game = prepared.fold()
-        look = jax.jit(jax.vmap(lambda t: reveal(game.program, game.params, Ticket(jnp.uint32(0), jnp.uint32(2), t))))
+        look = jax.jit(jax.vmap(lambda t: game.program.reveal(game.params, Ticket(jnp.uint32(0), jnp.uint32(2), t))))
         return game, look(jnp.arange(64, dtype=jnp.uint32))
 
     game, seen = views(prepared)

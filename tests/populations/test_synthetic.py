@@ -79,7 +79,7 @@ def test_candidates_far_from_the_origin_are_compared_exactly(tmp_path):
     )
     game = prepared.project()
     (cell,) = prepared.cells
-    (first,), (second,) = np.asarray(game.params.pool.ends, np.float64)
+    (first,), (second,) = game.program.decode(game.params.ends) * game.scale
     assert abs((second - first) - np.vdot(cell.knowledge.weights, cell.pair.difference)) <= game.slack[0]
     truth = ja.bounds.gaussian_epsilon(1e-2, np.sqrt(2 / 20))
     assert ja.run(prepared.audit, trials=200_000, seed=4, deltas=[1e-2]).bounds[0].epsilon <= truth
