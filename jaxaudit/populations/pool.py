@@ -80,7 +80,7 @@ class RecordedPool:
             each = stay * terms / taken
             return Mixture(taken, stay * terms, each, self.dropout * each)
         clients, here, spread = self.stands_in_for or groups, stay * terms, 1.0
-        # k distinct clients of N vary by k (N - k) / (N - 1); where k varies this is its mean, divided by the mean of k.
+        # k distinct clients of N vary by k (N - k) / (N - 1): its mean over k, in units of the mean of k.
         if self.cohort == "poisson":
             spread = 1 - here / clients
         elif self.cohort == "without_replacement" and clients > 1:
