@@ -97,7 +97,6 @@ def _keep(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
             entry.unlink(missing_ok=True)
 
 
-@cache
 def code_sha256() -> str:
     """Digest of this package's own code."""
     code = hashlib.sha256()
@@ -106,6 +105,7 @@ def code_sha256() -> str:
     return code.hexdigest()
 
 
+@cache
 def _installation() -> list[str]:
     """The code and the libraries that results depend on, and the processor they ran on."""
     libraries = [f"{name} {version(name)}" for name in ("jax", "jaxlib", "numpy", "scipy", "flax", "optax")]

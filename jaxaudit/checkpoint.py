@@ -10,16 +10,27 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from .player import Keep
+from .random import STREAMS
 from .types import Range
 
 _EVERY_S = 5.0
+
+
+def discard(folder: Path) -> None:
+    """Remove what was kept of a run that is finished, and nothing else."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            # Those of a write that was killed begin with a dot.
+            if path.name.removeprefix(".").startswith(tuple(f"{stream}-" for stream in STREAMS)):
+                path.unlink()
+        folder.rmdir()
 
 
 @dataclass(frozen=True)
@@ -51,16 +62,17 @@ class Checkpoint:
             latest[:] = [(done, gaps)]
             if time.monotonic() - written[0] > _EVERY_S:
                 written[0] = time.monotonic()
-                self._write(path, *latest.pop())
+                self._write(path, stream, trials, *latest.pop())
 
         try:
-            yield self._read(path, trials), keep
+            yield self._read(path, stream, trials), keep
         finally:
             if latest:
-                self._write(path, *latest.pop())
+                self._write(path, stream, trials, *latest.pop())
 
-    def _write(self, path, done, gaps):
-        content = {"run": self.run, "done": int(done), "shape": list(gaps.shape), "gaps": gaps.ravel().tolist()}
+    def _write(self, path, stream, trials, done, gaps):
+        content = {"run": self.run, "stream": stream, "range": list(trials), "done": int(done)}
+        content |= {"shape": list(gaps.shape), "gaps": gaps.ravel().tolist()}
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         try:
@@ -73,7 +85,7 @@ class Checkpoint:
             Path(name).unlink(missing_ok=True)
             raise
 
-    def _read(self, path, trials):
+    def _read(self, path, stream, trials):
         if not path.is_file():
             return None
         try:
@@ -81,6 +93,7 @@ class Checkpoint:
             whole = content.pop("sha256") == _sha256(content)
         except (ValueError, KeyError, TypeError, AttributeError):
             whole = False
+        whole = whole and [content["stream"], content["range"]] == [stream, list(trials)]
         if not whole or not 0 <= content["done"] <= trials.count:
             raise ValueError(f"{path} is not whole; delete {path.parent} to begin again")
         if content["run"] != self.run:

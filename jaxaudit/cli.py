@@ -4,7 +4,6 @@ Heavy modules are imported by the commands that need them, so that help and erro
 """
 
 import os
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,10 +74,11 @@ def run(recipe, overrides, trials, seed, deltas, confidence, out, part, exact, d
     label = "-exact" if exact else "" if part is None else f"-{part.first}-{part.count}"
     folder = out or Path("runs") / f"{Path(recipe).stem}-{digest}{label}"
 
-    from . import exact_mode, report, runner, store, tables
+    from . import checkpoint, exact_mode, report, runner, store, tables
     from .progress import bars
 
     stored = _finished(wanted, part, exact, digest, folder)
+    hosts.agree(str(stored is None), f"do not all find a finished run in {folder}; give --out a folder they share")
     if stored is None:
         store.check_free(folder)
         kept = folder.with_name(f"{folder.name}.partial")
@@ -87,11 +87,11 @@ def run(recipe, overrides, trials, seed, deltas, confidence, out, part, exact, d
                 result = exact_mode.run_exact(wanted, progress=progress)
             else:
                 result = runner.run_recipe(wanted, part=part, keep=kept, hosts=hosts, progress=progress)
-        if not hosts.first:
-            return
-        with Console(stderr=True).status("Drawing the figures"), _resumable(kept):
-            stored = report.save(result, folder)
-        shutil.rmtree(kept, ignore_errors=True)
+        if hosts.first:
+            with Console(stderr=True).status("Drawing the figures"), _resumable(kept):
+                stored = report.save(result, folder)
+        if not exact:
+            checkpoint.discard(kept)
     if hosts.first:
         tables.show(stored, _console())
         _where(folder)
@@ -145,7 +145,7 @@ def _finished(wanted, part, exact: bool, digest: str, folder: Path):
     if found.part != (part or (0, found.summary["trials"])):
         raise ValueError(f"{folder} holds trials of another --range; choose another --out")
     asked, has = config.to_mapping(wanted), found.summary["recipe"]
-    for name in ("deltas",) if exact else config.PLAN:
+    for name in ("deltas", "trials") if exact else config.PLAN:
         if asked[name] != has[name]:
             raise ValueError(
                 f"{folder} holds this audit with {name} = {has[name]}, asked is {asked[name]}; going on after a look "

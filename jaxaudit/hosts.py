@@ -51,15 +51,12 @@ class Hosts:
             added.append(replace(one, errors_h0=h0, errors_h1=h1, trials_h0=trials[0], trials_h1=trials[1]))
         return added
 
-    def agree(self, fingerprint: str, what: str) -> None:
-        """Raise ValueError where not all processes have prepared the same."""
+    def agree(self, answer: str, complaint: str) -> None:
+        """Raise ValueError with the complaint where not all processes give the same answer; every one must ask."""
         if self.count > 1:
-            word = int(hashlib.sha256(fingerprint.encode()).hexdigest()[:15], 16)
+            word = int(hashlib.sha256(answer.encode()).hexdigest()[:15], 16)
             if len(np.unique(_gathered(np.array([word])))) > 1:
-                raise ValueError(
-                    f"the {self.count} processes prepared different {what}; run them on machines of one kind, with "
-                    "the same versions and data"
-                )
+                raise ValueError(f"the {self.count} processes {complaint}")
 
 
 ALONE = Hosts()

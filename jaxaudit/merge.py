@@ -47,8 +47,9 @@ def merge(folders: Sequence[str | Path]) -> store.Run:
 
 
 def _require_same(first_at, first, at, part):
+    told = [{"digest": run.summary["digest"]} | run.summary["recipe"] for run in (first, part)]
     for name in ("digest", *config.PLAN):
-        of_first, of_part = (run.summary["recipe"].get(name, run.summary["digest"]) for run in (first, part))
+        of_first, of_part = (one[name] for one in told)
         if of_first != of_part:
             raise ValueError(
                 f"{first_at} and {at} are parts of different runs: {name} is {of_first} and {of_part}; merge parts "

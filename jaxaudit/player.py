@@ -61,7 +61,7 @@ class Player:
         """All scores of the first trials of a stream, cell by cell: for pilots and small runs."""
         advance, found = self.progress(stream, trials), []
         for block, keys in self._blocks(game, stream, Range(0, trials), lambda block, room, keys, named: keys):
-            by_device = keys.reshape(self.mesh.size, -1, game.program.width(game.params), *keys.shape[1:])
+            by_device = keys.reshape(self.mesh.size, -1, _width(game), *keys.shape[1:])
             in_order = by_device[:, : block.each].reshape(-1, *keys.shape[1:])
             found.append(game.scores(in_order[block.low : block.high]))
             advance(block.high - block.low)
@@ -104,7 +104,7 @@ class Player:
         done, gaps = begun or (0, np.zeros((2, len(by_column), table.keys.shape[2] + 1), np.int64))
         advance, rest = self.progress(stream, trials.count), Range(trials.first + done, trials.count - done)
         advance(done)
-        width = game.program.width(game.params)
+        width = _width(game)
 
         def tally(block, room, keys, named):
             counted = jnp.array([block.low, block.high], jnp.uint32)
@@ -147,7 +147,7 @@ class Player:
         self, game: Game, stream: str, trials: Range, look: Callable[..., Any]
     ) -> Iterator[tuple[Block, np.ndarray]]:
         """What `look` makes of the keys of each block, on the host."""
-        width, size, ahead, began = game.program.width(game.params), self.mesh.size, None, time.perf_counter()
+        width, size, ahead, began = _width(game), self.mesh.size, None, time.perf_counter()
         room = max(1, _KEYS[jax.default_backend()] // (2 * len(game.order) * width))
         batch, end, each = trials.first // width, -(-(trials.first + trials.count) // width), 1
         while batch < end or ahead:
@@ -170,6 +170,15 @@ class Player:
                     min(room, 2 * each) if took < _LOOK_S / 2 else max(1, each // 2) if took > 2 * _LOOK_S else each
                 )
             ahead = launched
+
+
+def _width(game):
+    width = game.program.width(game.params)
+    if width < 1 or width & (width - 1):
+        # Batches are aligned, so that none crosses a multiple of 2^32.
+        name = type(game.program.draws).__name__
+        raise ValueError(f"width of {name} is {width}, allowed are powers of two; round it in {name}.width")
+    return width
 
 
 def _split(number):

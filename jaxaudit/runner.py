@@ -151,7 +151,10 @@ class _Counting:
 
     def __call__(self, game: Game, stream: str, thresholds: Sequence[np.ndarray]) -> list[Counts]:
         fingerprint = self.fingerprints[stream] = _fingerprint(self.recipe, game, thresholds)
-        self.hosts.agree(fingerprint, f"{stream} trials")
+        self.hosts.agree(
+            fingerprint,
+            f"prepared different {stream} trials; run them on machines of one kind, with the same versions and data",
+        )
         own = self.hosts.share(self.part)
         with Checkpoint(self.keep, fingerprint).of(stream, own) as (begun, keep):
             labelled = self.recipe.design == "labelled"

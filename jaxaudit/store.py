@@ -17,8 +17,8 @@ from .populations.files import read_arrays
 from .types import Range
 
 SCHEMA = 3
-# Stands for an infinite epsilon, which JSON has no number for; no exact limit of a rate is below 1e-300.
-UNBOUNDED = 690.0
+# Stands for an infinite epsilon, which JSON has no number for; finite ones are below log 1e300 = 691.
+UNBOUNDED = 700.0
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,7 @@ class Draws(Protocol):
     absent: bool
 
     def width(self, params) -> int:
-        """Trials to compute together: a function of shapes alone, for results may depend on it in the last bit."""
+        """Trials to compute together, a power of two, of shapes alone: results may depend on it in the last bit."""
 
     def seats(self, noise_terms: int) -> int:
         """Seats, from the first, of a cohort with so many noise terms."""
@@ -213,7 +213,7 @@ class SumDraws(Protocol):
     """The same where only a linear score of the sum is wanted: pure, hashable, holding no arrays."""
 
     def width(self, params) -> int:
-        """Trials to compute together; sums of integers do not depend on it."""
+        """Trials to compute together, a power of two; sums of integers do not depend on it."""
 
     def others(self, params, ticket: Ticket) -> jax.Array:
         """The others' sums over all rounds, in steps: i32[columns]. The bit is not an argument."""

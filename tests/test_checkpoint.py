@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxaudit import checkpoint
-from jaxaudit.checkpoint import Checkpoint
+from jaxaudit.checkpoint import Checkpoint, discard
 from jaxaudit.types import Range
 
 PART = Range(500, 4000)
@@ -273,3 +273,23 @@ def test_it_certifies_the_same(killed):
 
 def test_after_success_nothing_is_kept(killed):
     assert killed.left == ["cache", "run", "u.npy"]
+
+
+def test_what_is_kept_of_one_range_is_not_taken_for_another(kept):
+    """A copy under another range's name: the trials inside are told by the file, not by its name."""
+    write(kept)
+    (path,) = kept.folder.glob("*.json")
+    first, count = (int(number) for number in path.stem.split("-")[-2:])
+    path.rename(path.with_name(f"certify-{first + count}-{count}.json"))
+    with pytest.raises(ValueError, match="is not whole; delete"), kept.of("certify", Range(first + count, count)):
+        pass
+
+
+def test_discarding_removes_what_was_kept_and_nothing_else(kept):
+    write(kept)
+    (kept.folder / "summary.json").write_text("a run folder of somebody's")
+    discard(kept.folder)
+    assert [path.name for path in kept.folder.iterdir()] == ["summary.json"]
+    (kept.folder / "summary.json").unlink()
+    discard(kept.folder)
+    assert not kept.folder.exists()

@@ -59,10 +59,10 @@ def test_counts_of_all_processes_are_added_beyond_32_bits(monkeypatch):
 
 def test_processes_that_prepared_the_same_agree(monkeypatch):
     monkeypatch.setattr(hosts, "_gathered", lambda numbers: np.stack([numbers, numbers]))
-    Hosts(0, 2).agree("a", "certify trials")
+    Hosts(0, 2).agree("a", "prepared different trials")
     monkeypatch.setattr(hosts, "_gathered", lambda numbers: np.stack([numbers, numbers + 1]))
-    with pytest.raises(ValueError, match=r"^the 2 processes prepared different certify trials; run them on machines"):
-        Hosts(0, 2).agree("a", "certify trials")
+    with pytest.raises(ValueError, match=r"^the 2 processes prepared different trials$"):
+        Hosts(0, 2).agree("a", "prepared different trials")
 
 
 def test_connecting_says_what_it_needs(monkeypatch):

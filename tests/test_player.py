@@ -414,3 +414,10 @@ def test_a_failure_outside_the_range_is_not_of_this_range(audits):
     player_on(ONE).count(game, "certify", Range(0, first), [np.zeros(1)] * 2)
     with pytest.raises(ValueError, match="are not finite"):
         player_on(ONE).count(game, "certify", Range(first, 1), [np.zeros(1)] * 2)
+
+
+def test_widths_that_do_not_divide_two_to_the_32_are_refused(game, monkeypatch):
+    """Aligned batches never cross a multiple of 2^32, where a batch would repeat the trials from 0 on."""
+    monkeypatch.setattr(type(game.program), "width", lambda self, params: 48)
+    with pytest.raises(ValueError, match=r"width of \w+ is 48, allowed are powers of two"):
+        player_on(ONE).scores(game, "certify", 100)

@@ -308,3 +308,13 @@ def test_figures_of_a_pair_from_a_file_keep_their_names(several, tmp_path):
     cells = (replace(head, summary=head.summary | {"name": "pairs/mine.npz-8"}), *several.cells[1:])
     plots.draw(replace(several, cells=cells), tmp_path, "pairs/mine.npz-8")
     assert {path.name for path in tmp_path.glob("*.png")} == {f"pairs-mine.npz-8-{figure}.png" for figure in FIGURES}
+
+
+def test_rates_of_labelled_trials_are_of_their_own_hypothesis(small):
+    """Unequal numbers of trials: each rate is over those played under its hypothesis."""
+    result = ja.run(small, trials=2000, deltas=[1e-1], design="labelled")
+    counts = result.headline.counts
+    assert counts.trials_h0 + counts.trials_h1 == 2000 and counts.trials_h0 != counts.trials_h1
+    (row,) = report.to_run(result).headline.summary["bounds"]
+    assert row["fpr"] == row["errors_h0"] / counts.trials_h0
+    assert row["fnr"] == row["errors_h1"] / counts.trials_h1

@@ -40,7 +40,7 @@ def roc_thresholds(pilot: Scores, size: int = 64):
     inner = np.concatenate([np.quantile(pilot.h0, levels), np.quantile(pilot.h1, levels)])
     low, high = inner.min(), inner.max()
     outer = (high - low) * np.arange(1, 5) / 16
-    # Halfway to the next float32 number: no score can tie with it.
+    # Halfway to the next float32 number, which no score of that precision ties with.
     grid = np.concatenate([inner, low - outer, high + outer]).astype(np.float32)
     return np.unique((grid.astype(np.float64) + np.nextafter(grid, np.float32(np.inf)).astype(np.float64)) / 2)
 

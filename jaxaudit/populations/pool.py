@@ -109,7 +109,7 @@ class RecordedPool:
         both = np.stack([column.pair.both for column in columns], axis=2)  # [2, rounds, columns, dim]
         offsets = np.stack([column.test.offset.sum() for column in columns])
         ends = np.einsum("brcd,rcd->bc", both, weights) - offsets
-        errors += [self.rounds * product_error(np.abs(both).max(), weight) for weight in weights]
+        errors += [self.rounds**2 * product_error(np.abs(both).max(), weight) for weight in weights]
         seating, groups = self._seated()
         scalars, terms = np.concatenate(parts), self.rounds * seating.seats
         step = fixed_step(terms * np.abs(scalars).max(axis=0) + np.abs(ends).max(axis=0))
@@ -140,14 +140,14 @@ class RecordedPool:
         for number, (source, weight) in enumerate(zip(self.sources, weights)):
             # Not `source.project`, which may take directional derivatives, whose error is estimated.
             scalars, error = products(source, weight)
-            errors.append(error)
+            # Half a unit in the last place for centring.
+            centres = np.array([column.test.each[number] for column in columns])
+            errors.append(error + 2.0**-52 * np.abs(scalars - centres).max(axis=0))
             for column, own, terms in zip(columns, scalars.T, found):
                 terms += self._terms(own - column.test.each[number], source.sizes, column.noise_terms)
         both = np.stack([column.pair.both for column in columns], axis=2)
-        errors += [self.rounds * product_error(np.abs(both).max(), weight) for weight in weights]
-        # Half a unit in the last place for centring.
-        error = np.max(errors, axis=0) + 2.0**-52 * np.abs(scalars).max(axis=0)
-        return list(zip(found, error.tolist()))
+        errors += [self.rounds**2 * product_error(np.abs(both).max(), weight) for weight in weights]
+        return list(zip(found, np.max(errors, axis=0).tolist()))
 
     def _terms(self, scalars, sizes, seats):
         def term(values, probabilities, times=1):

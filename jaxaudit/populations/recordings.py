@@ -11,8 +11,7 @@ import numpy as np
 from ..models import LocalTraining
 from .source import products
 
-# Several directional derivatives cost more than the gradient itself, unless that is too wide to be kept. Of wide
-# models so many are taken at once.
+# Models of so many parameters are projected by directional derivatives, so many at once, instead of whole updates.
 _WIDE, _SLOPES = 2**17, 8
 # Clients whose directional derivatives are compared with their whole updates.
 _COMPARED = 8
@@ -100,11 +99,12 @@ class FederatedSource:
         return np.concatenate([self._client(client) for client in range(first, last)])
 
     def project(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Scalars per update; a single step needs only directional derivatives, and no update is stored.
+        """Scalars per update; of wide models a single step needs only directional derivatives, and no update is kept.
 
-        How far those may be off is sixteen times the most by which they miss the products of a few clients' updates.
+        How far those may be off is estimated: sixteen times the most by which they miss the products of a few
+        clients' updates.
         """
-        if self.batches.steps > 1 or (len(weights) > 1 and self.dim < _WIDE):
+        if self.batches.steps > 1 or self.dim < _WIDE:
             return products(self, weights)
         slopes = np.concatenate(
             [self._slopes(weights[at : at + _SLOPES]) for at in range(0, len(weights), _SLOPES)], 1
