@@ -40,7 +40,7 @@ def permuted(ticket: Ticket, first, index, size: int):
     Guarantee:
       A bijection for every ticket. If the rotations were independent and uniform, two images would be uniform over
       ordered pairs up to 1.2e-6 in total variation: see `rounds`. They are hashes, so there is no proof. What is
-      measured: counts over structured pools follow the hypergeometric law (chi-square, 1.0e8 trials of 60 and 1.0e7
+      measured: counts over structured pools follow the hypergeometric law (chi-square, 2.0e7 trials of 60 and 2.1e6
       of 1,000 from 10,000 clients), and pairs of small pools are uniform. A thousand images cannot be jointly
       uniform: eight keys have fewer values than they have orders.
 

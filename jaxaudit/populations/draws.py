@@ -123,8 +123,9 @@ class PoolSums:
         total = sums
         for size in np.unique(seats).tolist():
             # A smaller cohort is the running sum, looked at on the way; its columns need no more seats.
-            still = columns[seats[columns] >= size]
-            table, total, columns = table[:, seats[columns] >= size], total[seats[columns] >= size], still
+            needed = seats[columns] >= size
+            if not needed.all():
+                table, total, columns = table[:, needed], total[needed], columns[needed]
 
             def add(j, total, table=table):
                 first, second = sent(table, j)
