@@ -35,6 +35,12 @@ def test_the_table_of_the_readme_is_the_stored_run():
     assert summary["recipe"] == config.to_mapping(config.load("membership"))
 
 
+def test_the_exact_bound_of_the_readme_is_the_stored_one():
+    summary = json.loads((ROOT / "results/membership-digits-exact/summary.json").read_text())
+    (row,) = [row for row in summary["bounds"] if row["delta"] == 1e-3]
+    assert summary["design"] == "exact" and f"ε ≥ {ja.bounds.rounded_down(row['epsilon_lower'])} at δ" in README
+
+
 def test_the_pairs_of_the_readme_are_those_of_results():
     table = (ROOT / "results/membership-pairs.md").read_text()
     rows = [line for line in table.splitlines() if line.startswith("| ")]

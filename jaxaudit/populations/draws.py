@@ -119,13 +119,9 @@ class PoolSums:
             return found if here is None else [jnp.where(h, f, 0) for h, f in zip(here, found)]
 
         seats = np.array([self.seating.of(one) for one in self.noise_terms])
-        table, done, sums, columns = params.table, 0, jnp.zeros(seats.size, jnp.int32), np.arange(seats.size)
-        total = sums
+        table, total, done, columns = params.table, jnp.zeros(seats.size, jnp.int32), 0, np.arange(seats.size)
+        sums, order = [], []
         for size in np.unique(seats).tolist():
-            # A smaller cohort is the running sum, looked at on the way; its columns need no more seats.
-            needed = seats[columns] >= size
-            if not needed.all():
-                table, total, columns = table[:, needed], total[needed], columns[needed]
 
             def add(j, total, table=table):
                 first, second = sent(table, j)
@@ -133,9 +129,15 @@ class PoolSums:
 
             total = jax.lax.fori_loop(done, size // 2, add, total, unroll=_unrolled(size // 2 - done))
             done = size // 2
+            # A smaller cohort is the running sum, looked at on the way; its columns need no more seats.
             seen = total + sent(table, jnp.int32(done))[0] if size % 2 else total
-            sums = sums.at[columns].set(seen)
-        return sums
+            more = seats[columns] > size
+            sums.append(seen[~more] if more.any() else seen)
+            order.append(columns[~more])
+            if more.any():
+                table, total, columns = table[:, more], total[more], columns[more]
+        back = np.argsort(np.concatenate(order))
+        return sums[0] if len(sums) == 1 else jnp.concatenate(sums)[back]
 
 
 def _unrolled(pairs):
