@@ -9,6 +9,7 @@ import pytest
 from reference import discrete_epsilon
 from scipy import stats
 from test_cli import ask, contents
+from test_runner import FoldedLRT
 
 import jaxaudit as ja
 from jaxaudit import report, store
@@ -151,23 +152,9 @@ def test_continuous_laws_are_refused_with_the_reason():
 
 
 def test_scores_that_are_not_linear_are_refused_with_the_reason(pool_file):
-    audit = replace(audit_of(pool_file), attack=Folded())
-    with pytest.raises(ValueError, match="needs a score that is linear in the updates; attack 'folded'"):
+    audit = replace(audit_of(pool_file), attack=FoldedLRT())
+    with pytest.raises(ValueError, match="needs a score that is linear in the updates; attack 'folded_lrt'"):
         exact(audit)
-
-
-class Folded:
-    """The likelihood ratio for an audit that cannot be projected."""
-
-    kind, reads = "folded", ja.SumView
-    score = staticmethod(ja.GaussianLRT.score)
-
-    def broadcast(self):
-        return None
-
-    def calibrate(self, server, moments):
-        (test,) = ja.GaussianLRT().options(server, moments).values()
-        return test
 
 
 @pytest.fixture(scope="module")

@@ -7,18 +7,14 @@ another sample than the one that was planned.
 import json
 import re
 import shutil
-import sys
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
 from itertools import permutations
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from test_cli import ask
 
 from jaxaudit import config, merge, plots, report, runner, store
-from jaxaudit.__main__ import main
 from jaxaudit.types import Range
 
 TRIALS = 9_001
@@ -34,18 +30,6 @@ OTHERS = {
     "design": ("--set=design=labelled",),
     "digest": ("--set=population.clients=9",),
 }
-
-
-def ask(*arguments):
-    """The command line in this process: exit code, stdout and stderr."""
-    out, err = StringIO(), StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["jaxaudit", *map(str, arguments)])
-        try:
-            code = main()
-        except SystemExit as exit_:
-            code = exit_.code
-    return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue())
 
 
 @pytest.fixture(scope="module")
