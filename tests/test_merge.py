@@ -9,6 +9,7 @@ import re
 import shutil
 from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
