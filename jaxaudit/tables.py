@@ -175,7 +175,9 @@ def _title(summary, told=None) -> str:
     pair = f", pair {told['pair']}" if told and told["pair"] else ""
     of = f", {told['clients']:,} clients" if told and isinstance(recipe["population"].get("clients"), list) else ""
     level = percent((told or summary)["confidence"])
-    how = f"{summary['trials']:,} trials, {level} confidence" if summary["trials"] else "the exact law of the score"
+    labelled = "labelled " * (summary["design"] == "labelled")
+    how = f"{summary['trials']:,} {labelled}trials, {level} confidence"
+    how = how if summary["trials"] else "the exact law of the score"
     return (
         f"{recipe['attack']['kind']} on {recipe['population']['kind']} updates{pair}{of}: "
         f"{how}, seed {summary['seed']}"

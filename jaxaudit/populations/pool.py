@@ -202,7 +202,7 @@ class RecordedPool:
             "in all",
         }[self.cohort]
         rounds = f" in each of {self.rounds} rounds" if self.rounds > 1 else ""
-        dropout = f", each of which drops out with probability {self.dropout:g} (the target never does)"
+        dropout = f", each client dropping out with probability {self.dropout:g} (the target never does)"
         return {
             "updates": updates,
             "clients": clients,
