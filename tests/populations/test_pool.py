@@ -160,7 +160,10 @@ def test_moments_allow_for_how_many_took_part_and_no_more(cohort, dropout, terms
     ("law", "words"),
     [
         ({"cohort": "poisson"}, "each takes part with probability 0.4 by a coin of its own, no dropouts"),
-        ({"cohort": "fixed", "dropout": 0.25}, "each client dropping out with probability 0.25 (the target never does)"),
+        (
+            {"cohort": "fixed", "dropout": 0.25},
+            "client dropping out with probability 0.25 (the target never does)",
+        ),
     ],
     ids=["poisson", "dropout"],
 )
