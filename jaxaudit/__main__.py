@@ -24,13 +24,13 @@ def main() -> int:
         return _complain(str(error))
     except MemoryError as error:
         return _complain(f"not enough memory ({error}); use a smaller model, dimension or pool")
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("jaxaudit: interrupted; nothing was written", err=True)
+        return 130
     except RuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return _complain("the device has too little memory; use a smaller model, dimension or pool")
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("jaxaudit: interrupted; nothing was written", err=True)
-        return 130
 
 
 def _complain(message: str) -> int:

@@ -234,6 +234,15 @@ def test_a_damaged_run_is_not_printed_again(again, what):
     assert (answer.code, answer.out) == (2, "") and what in answer.err
 
 
+def test_a_device_without_memory_is_said_in_one_line(desk, monkeypatch):
+    def exhausted(*_, **__):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1099511627776 bytes.")
+
+    monkeypatch.setattr(runner, "run_recipe", exhausted)
+    answer = ask("run", *SMALL)
+    assert answer.code == 2 and answer.err.count("\n") == 1 and "too little memory; use a smaller" in answer.err
+
+
 def test_an_interrupted_run_leaves_nothing_behind(desk, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
