@@ -82,13 +82,14 @@ def run(recipe, overrides, trials, seed, deltas, confidence, out, part, exact, d
     if stored is None:
         store.check_free(folder)
         kept = folder.with_name(f"{folder.name}.partial")
-        with bars(hosts.first) as progress, _resumable(kept):
+        # The bars are gone before what is said of an interruption, or they would take it with them.
+        with _resumable(kept), bars(hosts.first) as progress:
             if exact:
                 result = exact_mode.run_exact(wanted, progress=progress)
             else:
                 result = runner.run_recipe(wanted, part=part, keep=kept, hosts=hosts, progress=progress)
         if hosts.first:
-            with Console(stderr=True).status("Drawing the figures"), _resumable(kept):
+            with _resumable(kept), Console(stderr=True).status("Drawing the figures"):
                 stored = report.save(result, folder)
         if not exact:
             checkpoint.discard(kept)

@@ -2,12 +2,13 @@
 
 import gc
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -232,6 +233,37 @@ def test_a_damaged_run_is_not_printed_again(again, what):
     (again / what).write_bytes((again / what).read_bytes()[:-1])
     answer = ask("run", *SMALL, "--out", again)
     assert (answer.code, answer.out) == (2, "") and what in answer.err
+
+
+INTERRUPTED = """
+import sys
+from jaxaudit import runner
+from jaxaudit.__main__ import main
+
+def interrupt(recipe, *, keep, progress, **rest):
+    keep.mkdir()
+    progress("certify", 2000)(1000)
+    raise KeyboardInterrupt
+
+runner.run_recipe = interrupt
+sys.argv = ["jaxaudit", "run", "--out", "run"]
+sys.exit(main())
+"""
+
+
+def test_on_a_terminal_what_is_kept_is_said_after_the_bars_are_gone(tmp_path):
+    """Said while they are drawn, it would be erased with them."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED], cwd=tmp_path, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    with suppress(OSError):  # the end of a terminal
+        while chunk := os.read(ours, 65536):
+            said += chunk
+    assert process.wait(timeout=60) == 130
+    *_, last = said.split(b"\x1b[2K")
+    assert b"1,000 of 2,000" in said
+    assert b"interrupted; what is done is kept in run.partial, the same command goes on" in last
 
 
 def test_a_device_without_memory_is_said_in_one_line(desk, monkeypatch):
