@@ -1,7 +1,8 @@
 """Several processes that share one run: each plays its own trials, and counts are added at the end.
 
 JAX finds its peers by itself under SLURM, Open MPI and on cloud TPU pods and Kubernetes; elsewhere the coordinator's
-address and the number of processes come from its environment variables. Nothing is communicated before the counts.
+address and the number of processes come from its environment variables. Before the counts only digests are exchanged,
+of what must be the same everywhere.
 """
 
 import hashlib

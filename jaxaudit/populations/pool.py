@@ -140,11 +140,11 @@ class RecordedPool:
         for number, (source, weight) in enumerate(zip(self.sources, weights)):
             # Not `source.project`, which may take directional derivatives, whose error is estimated.
             scalars, error = products(source, weight)
+            centred = scalars - np.array([column.test.each[number] for column in columns])
             # Half a unit in the last place for centring.
-            centres = np.array([column.test.each[number] for column in columns])
-            errors.append(error + 2.0**-52 * np.abs(scalars - centres).max(axis=0))
-            for column, own, terms in zip(columns, scalars.T, found):
-                terms += self._terms(own - column.test.each[number], source.sizes, column.noise_terms)
+            errors.append(error + 2.0**-52 * np.abs(centred).max(axis=0))
+            for column, own, terms in zip(columns, centred.T, found):
+                terms += self._terms(own, source.sizes, column.noise_terms)
         both = np.stack([column.pair.both for column in columns], axis=2)
         errors += [self.rounds**2 * product_error(np.abs(both).max(), weight) for weight in weights]
         return list(zip(found, np.max(errors, axis=0).tolist()))
