@@ -22,7 +22,7 @@ import numpy as np
 
 import jaxaudit as ja
 from jaxaudit import config, plots, store
-from jaxaudit.bounds import gaussian_epsilon, privacy_curve, roc_band, tradeoff
+from jaxaudit.bounds import gaussian_epsilon, roc_band, tradeoff
 from jaxaudit.runner import run_recipe
 
 HERE = Path(__file__).parent.parent
@@ -200,7 +200,7 @@ def curves(path, name, runs, pair, clients):
         for number, (run, color) in enumerate(zip(chosen, plots.PALETTE)):
             cell = run.cell(f"{pair}-{clients}")
             confidence = cell.summary["confidence"]
-            certified, top = privacy_curve(cell.counts, deltas, confidence)
+            certified, top = cell.privacy(deltas)
             left.plot(deltas, certified, color=color, label=f"model {number}, certified ≥")
             predicted = [gaussian_epsilon(delta, cell.summary["distance"]) for delta in deltas]
             left.plot(deltas, predicted, color=color, ls="--", lw=0.9)

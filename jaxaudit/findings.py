@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from .attacks.span import Verdict
 from .audit import Cell, Prepared
-from .bounds import Bound, Counts, Plan, certify
+from .bounds import Bound, Counts, Plan, epsilon_at
 from .config import Recipe
 from .types import Moments, Range
 
@@ -59,7 +59,7 @@ class Finding:
         """Those of the off-span score, a statement of its own; empty where there is none, and for a part of a run."""
         if not (self.off_span and self.whole):
             return ()
-        return tuple(certify(*self.off_span, delta, self.confidence) for delta in self.deltas)
+        return tuple(epsilon_at(*self.off_span, delta, self.confidence) for delta in self.deltas)
 
     def bound(self, delta: float, confidence: float | None = None) -> Bound:
         """A certified lower bound on epsilon.
@@ -76,7 +76,7 @@ class Finding:
         """
         if not self.whole:
             raise ValueError("a part of a run certifies nothing; merge it with the other parts")
-        return certify(self.plan, self.counts, delta, self.confidence if confidence is None else confidence)
+        return epsilon_at(self.plan, self.counts, delta, self.confidence if confidence is None else confidence)
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class Player:
             advance(block.high - block.low)
         both = np.concatenate(found)
         return [
-            Scores(both[:, 0, cell], both[:, 1, cell], f"{self.seed}/{stream}", bool(game.nested[cell]))
+            Scores(both[:, 0, cell], both[:, 1, cell], f"{self.seed}/{stream}", _design(game, cell))
             for cell in range(len(game.order))
         ]
 
@@ -140,7 +140,7 @@ class Player:
             trials_h0=trials_h0,
             trials_h1=trials_h1,
             stream=f"{self.seed}/{stream}",
-            nested=bool(game.nested[cell]) and not labelled,
+            design=_design(game, cell, labelled),
         )
 
     def _blocks(
@@ -271,3 +271,7 @@ def _tally(mesh, width, room, labelled, cuts, keys, seed, stream, high, low, eac
         on_one_device, mesh=mesh, in_specs=(_ALIKE, _SPLIT) + (_ALIKE,) * 6, out_specs=_SPLIT, check_vma=False
     )
     return spread(cuts, keys, seed, stream, high, low, each, counted)
+
+
+def _design(game, cell, labelled=False):
+    return "labelled" if labelled else "nested" if game.nested[cell] else "paired"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from .audit import Prepared
-from .bounds import Bound, Scores, certify, robust_pilot
+from .bounds import Bound, Scores, best_method, epsilon_at, robust_pilot
 from .config import Recipe
 from .player import Player
 from .tuning import pilot_trials, tuned
@@ -31,10 +31,11 @@ def certify_population(
         if not len(sums):
             found.append(())
             continue
-        slack, nested = audited.slack[number], bool(learned.nested[number] and audited.nested[number])
+        slack, nested = audited.slack[number], learned.nested[number] and audited.nested[number]
+        design = "nested" if nested else "paired"
         h0, h1 = (sums + np.vdot(column.test.weights, end) - column.test.offset.sum() for end in column.pair.both)
-        method = "pc-cp" if nested else "union"
-        plan = robust_pilot(replace(pilot[number], nested=nested), len(sums), recipe.deltas, method, confidence)
-        counts = Scores(h0 + slack, h1 - slack, "disjoint cohorts", nested).count(plan.thresholds)
-        found.append(tuple(certify(plan, counts, delta, confidence) for delta in recipe.deltas))
+        learnt, method = replace(pilot[number], design=design), best_method(design)
+        plan = robust_pilot(learnt, len(sums), recipe.deltas, method, confidence)
+        counts = Scores(h0 + slack, h1 - slack, "disjoint cohorts", design).count(plan.thresholds)
+        found.append(tuple(epsilon_at(plan, counts, delta, confidence) for delta in recipe.deltas))
     return found

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from . import config, plots, store
-from .bounds import Counts, area_under_roc, certify, exact_epsilon, gaussian_epsilon
+from .bounds import area_under_roc, epsilon_at, exact_epsilon, gaussian_epsilon
 from .exact_mode import ExactFinding, ExactResult
 from .findings import Finding, Result
 
@@ -96,24 +96,20 @@ def judged(run: store.Run) -> store.Run:
     cells = []
     for cell in run.cells:
         confidence, deltas = cell.summary["confidence"], run.summary["recipe"]["deltas"] if run.whole else []
-        bounds = [certify(cell.plan, cell.counts, delta, confidence) for delta in deltas]
-        off_span = [certify(*cell.off_span, delta, confidence) for delta in deltas if cell.off_span]
+        bounds = [epsilon_at(cell.plan, cell.counts, delta, confidence) for delta in deltas]
+        off_span = [epsilon_at(*cell.off_span, delta, confidence) for delta in deltas if cell.off_span]
         own = {
             "auc": area_under_roc(cell.tradeoff()),
             "bounds": [
-                bound_row(bound, _prediction(bound.delta, cell.summary["distance"]), _trials(cell.counts))
+                bound_row(bound, _prediction(bound.delta, cell.summary["distance"]), cell.counts.trials)
                 for bound in bounds
             ],
-            "off_span": [bound_row(bound, trials=_trials(cell.off_span[1])) for bound in off_span],
+            "off_span": [bound_row(bound, trials=cell.off_span[1].trials) for bound in off_span],
         }
         cells.append(replace(cell, summary=cell.summary | own))
     # At the top stand the headline's own figures, with the confidence that all cells hold together.
     headline = cells[0].summary | {"confidence": run.summary["confidence"]}
     return replace(run, summary=run.summary | headline, cells=tuple(cells))
-
-
-def _trials(counts: Counts) -> tuple[int, int]:
-    return counts.trials_h0, counts.trials_h1
 
 
 def _cell(finding: Finding, prepared) -> store.Cell:

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import config
 from .audit import Audit
-from .bounds import Counts, Event, Plan, Scores, histogram_edges, robust_pilot, roc_thresholds
+from .bounds import Counts, Event, Plan, Scores, best_method, histogram_edges, robust_pilot, roc_thresholds
 from .cache import code_sha256
 from .checkpoint import Checkpoint
 from .config import Recipe, make_recipe
@@ -171,9 +171,10 @@ def _fingerprint(recipe: Recipe, game: Game, thresholds: Sequence[np.ndarray]) -
 
 
 def _plan(pilot: Scores, recipe: Recipe, confidence: float) -> Plan:
+    trials = recipe.trials
     if recipe.design == "labelled":
-        return robust_pilot(pilot, recipe.trials // 2, recipe.deltas, "union", confidence)
-    return robust_pilot(pilot, recipe.trials, recipe.deltas, "pc-cp" if pilot.nested else "union", confidence)
+        trials, pilot = trials // 2, replace(pilot, design="labelled")
+    return robust_pilot(pilot, trials, recipe.deltas, best_method(pilot.design), confidence)
 
 
 def _count_off_span(count: _Counting, prepared, moments, verdicts) -> list[tuple[Plan, Counts] | None]:
@@ -186,11 +187,11 @@ def _count_off_span(count: _Counting, prepared, moments, verdicts) -> list[tuple
     tests = [off_span_test(cell, verdicts[n], moments[cell.clients]) for n, cell in zip(seen, cells)]
     game = replace(prepared, cells=cells).project(tests)
     plans, deltas = [], count.recipe.deltas
-    for nested in game.nested & (count.recipe.design == "paired"):
-        if nested:
-            method, events = "pc-cp", tuple(Event(0.0, "forward", delta) for delta in deltas)
-        else:
-            method, events = "union", (Event(0.0, "forward"),)
+    for nested in game.nested:
+        method = best_method("labelled" if count.recipe.design == "labelled" else "nested" if nested else "paired")
+        events = (Event(0.0, "forward"),)
+        if method != "union":
+            events = tuple(Event(0.0, "forward", delta) for delta in deltas)
         plans.append(Plan(method, events, deltas, stream="fixed in advance"))
     counts = count(game, "off-span", [plan.thresholds for plan in plans])
     for n, *evidence in zip(seen, plans, counts):

@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .bounds import Counts, Event, Plan, Tradeoff, exact_epsilon, privacy_curve, tradeoff
+from .bounds import Counts, Event, Plan, Tradeoff, declared, exact_epsilon, privacy_curve, tradeoff
 from .populations.files import read_arrays
 from .types import Range
 
-SCHEMA = 3
+SCHEMA = 4
 # Stands for an infinite epsilon, which JSON has no number for; finite ones are below log 1e300 = 691.
 UNBOUNDED = 700.0
 
@@ -52,7 +52,9 @@ class Cell:
 
     def privacy(self, deltas: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Certified epsilon at every delta at once, and the most that the trials could certify."""
-        return privacy_curve(self.counts, deltas, self.summary["confidence"])
+        everywhere = declared(self.counts.thresholds, deltas, "band")
+        curve = privacy_curve(everywhere, self.counts, deltas, self.summary["confidence"])
+        return np.array([bound.epsilon for bound in curve]), np.array([bound.ceiling for bound in curve])
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,7 @@ def _plans(cell: Cell | ExactCell) -> list[Plan]:
 
 def _plan(plan: dict) -> Plan:
     events = tuple(Event(**event) for event in plan["events"])
-    return Plan(plan["method"], events, tuple(plan["deltas"]), plan["stream"])
+    return Plan(plan["method"], events, tuple(plan["deltas"]), plan["stream"], tuple(plan["fitted_on"]))
 
 
 def _label(number: int) -> str:
@@ -283,7 +285,7 @@ def read_counts(path: str | Path, label: str = "") -> Counts:
             trials_h0=trials[0],
             trials_h1=trials[1],
             stream=str(arrays["stream"]),
-            nested=bool(arrays["nested"]),
+            design=str(arrays["design"]),
         )
     except KeyError as error:
         raise ValueError(f"{path}: holds no counts (array {error} is missing)") from error

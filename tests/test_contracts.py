@@ -12,7 +12,7 @@ import pytest
 
 import jaxaudit as ja
 from jaxaudit import config, player
-from jaxaudit.bounds import certify, robust_pilot
+from jaxaudit.bounds import epsilon_at, robust_pilot
 from jaxaudit.random import CERTIFY, normals
 from jaxaudit.types import ABSENT, Ticket
 
@@ -233,4 +233,4 @@ def test_equal_candidates_certify_nothing(small):
     h0, h1 = scores(twin_of(small.prepare(0)).project(), 8192)
     pilot, fresh = (ja.bounds.Scores(h0[part], h1[part], str(part)) for part in (slice(1000), slice(1000, None)))
     plan = robust_pilot(pilot, 7192, [1e-3])
-    assert certify(plan, fresh.count(plan.thresholds), 1e-3).epsilon == 0
+    assert epsilon_at(plan, fresh.count(plan.thresholds), 1e-3).epsilon == 0

@@ -38,7 +38,7 @@ def test_one_process_has_all_trials_and_speaks():
 
 
 def counts(errors, trials, stream="0/certify"):
-    return Counts(np.array([0.0, 1.0]), np.array(errors), np.array(errors[::-1]), trials, trials, stream, True)
+    return Counts(np.array([0.0, 1.0]), np.array(errors), np.array(errors[::-1]), trials, trials, stream, "nested")
 
 
 def test_one_process_has_its_own_counts():
@@ -54,7 +54,7 @@ def test_counts_of_all_processes_are_added_beyond_32_bits(monkeypatch):
         assert sum_.errors_h0.tolist() == [3 * int(n) for n in one.errors_h0]
         assert sum_.errors_h1.tolist() == [3 * int(n) for n in one.errors_h1]
         assert sum_.trials_h0 == sum_.trials_h1 == 3 * one.trials_h0
-        assert (sum_.stream, sum_.nested) == (one.stream, one.nested)
+        assert (sum_.stream, sum_.design) == (one.stream, one.design)
 
 
 def test_processes_that_prepared_the_same_agree(monkeypatch):

@@ -88,7 +88,7 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(one.errors_h0, other.errors_h0)
         np.testing.assert_array_equal(one.errors_h1, other.errors_h1)
         assert (one.trials_h0, one.trials_h1) == (other.trials_h0, other.trials_h1)
-        assert (one.stream, one.nested) == (other.stream, other.nested)
+        assert (one.stream, one.design) == (other.stream, other.design)
 
 
 def added(parts):
@@ -281,7 +281,7 @@ def test_a_labelled_trial_counts_under_the_bit_of_its_coin(game, thresholds, fir
     counts = player_on(EIGHT).count(game, "certify", Range(first, TRIALS), thresholds, labelled=True)
     for cell, one in enumerate(counts):
         assert (one.trials_h0, one.trials_h1) == (np.sum(labels == 0), np.sum(labels == 1))
-        assert not one.nested
+        assert one.design == "labelled"
         if first == 0:
             paired = scored(game)[cell]
             h0, h1 = paired.h0[labels == 0], paired.h1[labels == 1]

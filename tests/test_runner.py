@@ -167,7 +167,7 @@ def test_labelled_trials_are_played_under_one_hypothesis_each(projected, usual):
 
 def test_labelled_trials_are_independent_and_certified_as_such(projected, usual):
     labelled = counted(projected, design="labelled").headline
-    assert labelled.plan.method == labelled.bounds[0].method == "union" and not labelled.counts.nested
+    assert labelled.plan.method == labelled.bounds[0].method == "cc-cp" and labelled.counts.design == "labelled"
     assert 0 < labelled.bounds[0].epsilon < usual["projected"].bounds[0].epsilon
 
 

@@ -19,7 +19,7 @@ COUNTS = {
     "trials_h0": 1000,
     "trials_h1": 1000,
     "stream": "7/certify",
-    "nested": True,
+    "design": "nested",
 }
 
 
@@ -66,7 +66,7 @@ def make_run(**changes):
 def other_cell():
     """Differs from the first in everything."""
     numbers = {"thresholds": np.array([0.5]), "errors_h0": np.array([5]), "errors_h1": np.array([7])}
-    counts = Counts(**COUNTS | numbers | {"stream": "8/certify", "nested": False})
+    counts = Counts(**COUNTS | numbers | {"stream": "8/certify", "design": "paired"})
     plan = Plan("union", (Event(0.5, "forward"),), (1e-2,), stream="8/pilot")
     off_span = Plan("pc-cp", (Event(0.0, "forward", 1e-2),), (1e-2,), stream="fixed in advance"), counts
     fields = {"summary": {"name": "record-9"}, "plan": plan, "counts": counts, "off_span": off_span}
@@ -145,8 +145,8 @@ def test_a_run_is_whole_where_all_planned_trials_were_played(tmp_path, part, who
 
 def test_counts_are_read_in_their_own_types(folder):
     counts = store.read(folder).headline.counts
-    types = tuple(type(getattr(counts, name)) for name in ("trials_h0", "trials_h1", "stream", "nested"))
-    assert types == (int, int, str, bool)
+    types = tuple(type(getattr(counts, name)) for name in ("trials_h0", "trials_h1", "stream", "design"))
+    assert types == (int, int, str, str)
 
 
 def test_a_folder_holds_its_files_and_figures(folder):

@@ -1,24 +1,26 @@
 """A plan made on pilot trials and counts of fresh ones become bounds."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from .epsilon import METHODS, ceiling
-from .records import Bound, Counts, Event, Plan
+from .conditional import checked_delta
+from .epsilon import delta_clopper_pearson
+from .methods import METHODS, ceiling
+from .records import Bound, Direction, Plan
+from .samples import Counts
 
-_ASSUMPTION = {
-    "union": "independent trials; any dependence between the two hypotheses within a trial",
-    "pc-cp": "independent trials; one draw serves both hypotheses and moves the score by a shift of one sign",
-}
+_RARE = {"forward": "fpr", "reverse": "fnr"}
 
 
-def certify(plan: Plan, counts: Counts, delta: float, confidence: float = 0.95) -> Bound:
+def epsilon_at(plan: Plan, counts: Counts, delta: float, confidence: float = 0.95) -> Bound:
     """The best certified bound at `delta` among the events of a plan.
 
-    The failure probability 1 - confidence is shared equally among the events of the plan, whether or not they
-    serve this delta, so the bounds at all deltas hold together. Under "union" an event serves every delta. Under
-    "pc-cp" it serves its own and every smaller one, because epsilon falls as delta grows.
+    The failure probability 1 - confidence is shared among the events of the plan by their shares, whether or not they
+    serve this delta, so the bounds at all deltas hold together. Under "union" an event serves every delta. Under the
+    conditional methods it serves its own and every smaller one, because epsilon falls as delta grows. Under "band"
+    all events hold at once and nothing is shared.
 
     Args:
       plan: events fixed on pilot trials.
@@ -30,55 +32,219 @@ def certify(plan: Plan, counts: Counts, delta: float, confidence: float = 0.95) 
       Bound, with epsilon 0 where nothing can be claimed.
 
     Guarantee:
-      P(some bound of this plan, at whatever deltas, exceeds the true epsilon) <= 1 - confidence.
+      P(some bound of this plan, at whatever deltas, exceeds the true epsilon) <= 1 - confidence, for the counts of
+      the number of trials that was planned, or under an "anytime" method of any number of them.
 
     Raises:
-      ValueError: where the counts come from the plan's own stream, or do not fit its method.
+      ValueError: where the counts come from the plan's own stream or from one that the score was fitted on, or do not
+        fit its method.
     """
-    if not 0 <= delta < 1:
-        raise ValueError(f"delta must be in [0, 1), got {delta}")
+    return _bounds(plan, counts, [delta], confidence)[0]
+
+
+def privacy_curve(
+    plan: Plan, counts: Counts, deltas: Sequence[float], confidence: float = 0.95, simultaneous: bool = True
+) -> tuple[Bound, ...]:
+    """Certified bounds at several deltas.
+
+    Args:
+      plan, counts, confidence: as for `epsilon_at`.
+      deltas: in [0, 1).
+      simultaneous: all bounds hold together. Otherwise each of them holds alone: with a conditional method, the
+        events made for one delta then share the whole failure probability, and no two of the bounds may be quoted
+        together.
+
+    Returns:
+      tuple of Bound, one for each delta.
+
+    Guarantee:
+      simultaneous: P(some bound of the curve exceeds the true privacy curve) <= 1 - confidence; else the same of
+      each bound by itself.
+    """
+    if simultaneous or METHODS[plan.method].pays != "delta":
+        return _bounds(plan, counts, deltas, confidence)
+    found = []
+    for delta in deltas:
+        # The smallest tested delta that serves this one: chosen by the plan, before the counts are looked at.
+        tested = min((event.delta for event in plan.events if event.delta >= delta), default=None)
+        alone = tuple(event for event in plan.events if event.delta == tested) or plan.events
+        found.append(epsilon_at(replace(plan, events=alone), counts, delta, confidence))
+    return tuple(found)
+
+
+def delta_at(plan: Plan, counts: Counts, epsilon: float, confidence: float = 0.95) -> float:
+    """The best certified lower bound on delta at a fixed epsilon among the thresholds of a plan.
+
+    Args:
+      plan, counts, confidence: as for `epsilon_at`. Whatever the method of the plan, its thresholds are tested by the
+        union of two Clopper-Pearson limits, which every design allows and which serves every epsilon at once.
+      epsilon: nats, >= 0.
+
+    Returns:
+      float in [0, 1], 0 where nothing can be claimed.
+
+    Guarantee:
+      P(some bound, at whatever epsilons, exceeds the true delta) <= 1 - confidence.
+    """
+    # Tests of one threshold for several deltas are one event here.
+    events = tuple({event.threshold: replace(event, delta=None) for event in plan.events}.values())
+    union, best = replace(plan, method="union", events=events), 0.0
+    for event, level in zip(events, _levels(union, counts, _failure(confidence))):
+        errors, rare = counts.at(event.threshold), _RARE[event.direction]
+        for side in _RARE:
+            found = delta_clopper_pearson(*errors, counts.trials, epsilon, level, side, rare)
+            best = max(best, float(found))
+    return best
+
+
+def claim_p_value(plan: Plan, counts: Counts, epsilon: float, delta: float) -> float:
+    """The p-value of the claim that the mechanism is (epsilon, delta)-DP: small where the trials contradict it.
+
+    The smallest failure probability at which `epsilon_at` exceeds the claimed epsilon; it pays for all events of the
+    plan. Several claims take `holm`.
+
+    Args:
+      plan, counts: as for `epsilon_at`.
+      epsilon, delta: the claim; it must have been made before the trials.
+
+    Returns:
+      float in [1e-300, 1], rounded up.
+
+    Guarantee:
+      If the claim is true, P(p-value <= a) <= a for every a.
+    """
+    if not epsilon >= 0:
+        raise ValueError(f"epsilon must be >= 0, got {epsilon}")
+    delta = checked_delta([delta])
+
+    def contradicted(log_level):
+        values = _values(plan, counts, _levels(plan, counts, np.exp(log_level)), delta)
+        return max(value.max() for value in values.values()) > epsilon
+
+    low, high = np.log(1e-300), np.log1p(-1e-12)
+    if not contradicted(high):
+        return 1.0
+    while high - low > 1e-6 * abs(high) + 1e-9:
+        middle = (low + high) / 2
+        low, high = (low, middle) if contradicted(middle) else (middle, high)
+    return float(np.exp(high))
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Adjusted p-values of claims that were all declared beforehand: reject those at or below the level.
+
+    Args:
+      p_values: in [0, 1], one for each claim.
+
+    Returns:
+      tuple of float, in the same order.
+
+    Guarantee:
+      P(some true claim is rejected) <= level, whatever the dependence between the p-values. They adjust tests; bounds
+      that are to hold together (cells of a sweep, best of several candidates) share the failure probability instead.
+
+    Example:
+      >>> [round(p, 9) for p in holm([0.01, 0.04, 0.03])]
+      [0.03, 0.06, 0.06]
+
+    Reference:
+      Holm (1979), Scandinavian Journal of Statistics 6.
+    """
+    p_values = np.asarray(p_values, np.float64)
+    if p_values.ndim != 1 or np.any(~((p_values >= 0) & (p_values <= 1))):
+        raise ValueError(f"p-values must be a list of numbers in [0, 1], got {p_values}")
+    order = np.argsort(p_values, kind="stable")
+    steps = np.maximum.accumulate(p_values[order] * (p_values.size - np.arange(p_values.size)))
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.minimum(steps, 1.0)
+    return tuple(adjusted.tolist())
+
+
+def _failure(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be in (0, 1), got {confidence}")
-    if plan.stream == counts.stream:
+    return 1 - confidence
+
+
+def _levels(plan: Plan, counts: Counts, failure: float) -> np.ndarray:
+    """The failure probability of every event, after checking that the counts may be judged by this plan."""
+    if plan.stream == counts.stream and METHODS[plan.method].pays != "nothing":
         raise ValueError(
             f"thresholds were chosen on stream {plan.stream!r}, which is also the stream to certify on: "
             "a bound needs fresh trials"
         )
-    if plan.method == "pc-cp" and not counts.nested:
-        raise ValueError("pc-cp needs nested paired trials; these counts are not nested: use the union method")
-    significance = (1 - confidence) / len(plan.events)
-    bounds = [_at_event(plan, event, counts, delta, confidence, significance) for event in plan.events]
-    best = max(bounds, key=lambda bound: bound.epsilon)
-    return replace(best, ceiling=max(bound.ceiling for bound in bounds))
+    if counts.stream in plan.fitted_on:
+        raise ValueError(
+            f"the score was fitted on stream {counts.stream!r}, which is also the stream to certify on: "
+            "a bound needs fresh trials"
+        )
+    if counts.design not in METHODS[plan.method].designs:
+        allowed = " or ".join(METHODS[plan.method].designs)
+        raise ValueError(
+            f"{plan.method} needs {allowed} trials; these counts are {counts.design}: use the union method"
+        )
+    shares = np.array([event.share for event in plan.events])
+    if METHODS[plan.method].pays == "nothing":
+        return np.full(shares.shape, failure)
+    return failure * shares / shares.sum()
 
 
-def _at_event(plan: Plan, event: Event, counts: Counts, delta, confidence, significance) -> Bound:
-    errors_h0, errors_h1 = counts.at(event.threshold)
-    if plan.method == "union":
-        # The two limits of an event also bound the complementary event, at no extra cost.
-        directions, tested, trials = ("forward", "reverse"), delta, (counts.trials_h0, counts.trials_h1)
-        limits = {"rare": "fpr" if event.direction == "forward" else "fnr"}
-    else:
-        directions, tested, trials, limits = (event.direction,), event.delta, counts.trials_h0, {}
-    method = METHODS[plan.method]
-    serves = tested >= delta
-    values = [
-        serves * float(method(errors_h0, errors_h1, trials, tested, significance, direction=direction, **limits))
-        for direction in directions
-    ]
-    best = int(np.argmax(values))
-    return Bound(
-        epsilon=values[best],
-        delta=delta,
-        confidence=confidence,
-        method=plan.method,
-        kind="certified",
-        assumption=_ASSUMPTION[plan.method],
-        direction=directions[best],
-        threshold=event.threshold,
-        errors_h0=errors_h0,
-        errors_h1=errors_h1,
-        trials=min(counts.trials_h0, counts.trials_h1),
-        ceiling=serves * ceiling(trials, tested, significance, plan.method),
-        significance=significance,
-    )
+def _values(plan: Plan, counts: Counts, levels: np.ndarray, deltas: np.ndarray) -> dict[Direction, np.ndarray]:
+    """The bound of every event at every delta in either direction: f64[events, deltas], 0 where it has none."""
+    certificate, trials, events = METHODS[plan.method], counts.trials, plan.events
+    errors = np.array([counts.at(event.threshold) for event in events])
+    values = {side: np.zeros((len(events), len(deltas))) for side in _RARE}
+    for tested, rare in _RARE.items():
+        own = np.flatnonzero([event.direction == tested for event in events])
+        if not own.size:
+            continue
+        given = (*errors[own].T[:, :, None], trials)
+        level = levels[own, None]
+        if certificate.pays == "delta":
+            at = np.array([[events[n].delta] for n in own])
+            values[tested][own] = np.where(at >= deltas, certificate.bound(*given, at, level, tested), 0.0)
+            continue
+        # The two limits of an event also bound the complementary event, at no extra cost. A band has one split of
+        # the failure probability between the two rates for all its thresholds; an event has its own.
+        split = {"rare": rare} if certificate.pays == "event" else {}
+        for side in _RARE:
+            values[side][own] = certificate.bound(*given, deltas, level, direction=side, **split)
+    return values
+
+
+def _bounds(plan: Plan, counts: Counts, deltas: Sequence[float], confidence: float) -> tuple[Bound, ...]:
+    """The best event at every delta."""
+    deltas, levels = checked_delta(deltas), _levels(plan, counts, _failure(confidence))
+    values = _values(plan, counts, levels, deltas)
+    found = []
+    for number, delta in enumerate(deltas.tolist()):
+        side = max(values, key=lambda side: values[side][:, number].max())
+        at = int(np.argmax(values[side][:, number]))
+        errors_h0, errors_h1 = counts.at(plan.events[at].threshold)
+        found.append(
+            Bound(
+                epsilon=float(values[side][at, number]),
+                delta=delta,
+                confidence=confidence,
+                method=plan.method,
+                kind="certified",
+                assumption=METHODS[plan.method].assumption,
+                direction=side,
+                threshold=plan.events[at].threshold,
+                errors_h0=errors_h0,
+                errors_h1=errors_h1,
+                trials=min(counts.trials),
+                ceiling=_ceiling(plan, counts, levels, delta),
+                significance=float(levels[at]),
+                design=counts.design,
+            )
+        )
+    return tuple(found)
+
+
+def _ceiling(plan: Plan, counts: Counts, levels: np.ndarray, delta: float) -> float:
+    """The most that any event could certify at delta."""
+    if METHODS[plan.method].pays != "delta":
+        return ceiling(counts.trials, delta, float(levels.max()), plan.method)
+    tests = {(event.delta, level) for event, level in zip(plan.events, levels.tolist()) if event.delta >= delta}
+    return max((ceiling(counts.trials, at, level, plan.method) for at, level in tests), default=0.0)

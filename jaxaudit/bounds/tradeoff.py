@@ -4,9 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .epsilon import epsilon_clopper_pearson
 from .intervals import clopper_pearson_lower, clopper_pearson_upper
-from .records import Counts, Scores
+from .samples import Counts, Scores
 
 
 class Tradeoff(NamedTuple):
@@ -106,38 +105,6 @@ def roc_band(curve: Tradeoff, fpr) -> tuple[np.ndarray, np.ndarray]:
     lower = np.where(curve.fpr_upper <= fpr, 1 - curve.fnr_upper, 0.0).max(axis=1)
     upper = np.where(curve.fpr_lower >= fpr, 1 - curve.fnr_lower, 1.0).min(axis=1)
     return lower, upper
-
-
-def privacy_curve(counts: Counts, deltas, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Certified epsilon at every delta at once, from all thresholds of `counts`.
-
-    Thresholds in the upper half of the grid give the larger share of their failure probability to the false
-    positives, the others to the false negatives; the grid was fixed before these trials, and so is this rule.
-
-    Args:
-      counts: errors at thresholds fixed before these trials.
-      deltas: f64[k] in [0, 1).
-      confidence: in (0, 1).
-
-    Returns:
-      (epsilon, ceiling), f64[k]: the bound, and what no errors at all would have given.
-
-    Guarantee:
-      P(the curve exceeds the true privacy curve anywhere) <= 1 - confidence.
-    """
-    size = counts.thresholds.size
-    share = (1 - confidence) / size
-    trials, deltas = (counts.trials_h0, counts.trials_h1), np.asarray(deltas, np.float64)
-    best = np.zeros(deltas.shape)
-    for rare, half in (("fnr", slice(0, size // 2)), ("fpr", slice(size // 2, size))):
-        errors = (counts.errors_h0[half, None], counts.errors_h1[half, None])
-        for direction in ("forward", "reverse"):
-            bounds = epsilon_clopper_pearson(*errors, trials, deltas, share, direction, rare)
-            best = np.maximum(best, bounds.max(axis=0, initial=0.0))
-    flawless = [
-        epsilon_clopper_pearson(0, 0, trials, deltas, share, direction) for direction in ("forward", "reverse")
-    ]
-    return best, np.maximum(*flawless)
 
 
 def area_under_roc(curve: Tradeoff) -> float:

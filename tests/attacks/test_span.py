@@ -7,7 +7,7 @@ import pytest
 
 import jaxaudit as ja
 from jaxaudit.attacks.span import judge
-from jaxaudit.bounds import certify
+from jaxaudit.bounds import epsilon_at
 from jaxaudit.types import Pair
 
 DIM = 40
@@ -105,7 +105,7 @@ def test_off_span_score_is_certified_to_its_ceiling_on_fresh_trials(tmp_path, sc
     h1 = updates[0] + 0.05 * np.linalg.norm(updates[0]) * basis[:, 30]
     audit, _ = judged(tmp_path, updates, updates[0], h1, scale)
     finding = ja.run(audit, trials=5000, deltas=[1e-3]).headline
-    bound = certify(*finding.off_span, 1e-3, finding.confidence)
+    bound = epsilon_at(*finding.off_span, 1e-3, finding.confidence)
     assert bound.epsilon == pytest.approx(bound.ceiling) and bound.trials == 5000
     assert bound.errors_h0 == bound.errors_h1 == 0 and bound.censored
 
