@@ -1,9 +1,8 @@
-"""The command line: `run`, `merge`, `bound`, `report`, `data`, `list`, `doctor`.
+"""The command line: `run`, `merge`, `report`, `data`, `list`, `doctor`, and the commands of `cli_bounds`.
 
 Heavy modules are imported by the commands that need them, so that help and errors are immediate.
 """
 
-import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,15 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+from . import cli_bounds
+from .console import CELL, DATA_DIR, SET, page, wanted_recipe
 
-_DATA_DIR = click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="JAXAUDIT_DATA_DIR",
-    help="Where the official files of data sets are.  [default: JAXAUDIT_DATA_DIR, or the folder of TFDS]",
-)
-_CELL = click.option("--cell", metavar="PAIR-CLIENTS", help="One cell of a run with several, as in worst-200.")
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 @click.group(context_settings=_SETTINGS)
@@ -29,11 +23,13 @@ def cli():
     """Certified lower bounds on how much secure aggregation leaks."""
 
 
+for command in (cli_bounds.bound, cli_bounds.assert_, cli_bounds.plan):
+    cli.add_command(command)
+
+
 @cli.command()
 @click.argument("recipe", default="membership")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Replace a field, as in population.pair=worst."
-)
+@SET
 @click.option("--trials", type=int, help="Certifying trials.")
 @click.option("--seed", type=int, help="Of every random number.")
 @click.option("--delta", "deltas", type=float, multiple=True, help="Repeat for several; their bounds hold together.")
@@ -51,7 +47,7 @@ def cli():
 @click.option(
     "--distributed", is_flag=True, help="Share the trials with the other processes of this job (SLURM, MPI, ...)."
 )
-@_DATA_DIR
+@DATA_DIR
 def run(recipe, overrides, trials, seed, deltas, confidence, out, part, exact, distributed, data_dir):
     """Run an audit: RECIPE is a name that `list` shows (`membership` by default) or a TOML file.
 
@@ -59,12 +55,8 @@ def run(recipe, overrides, trials, seed, deltas, confidence, out, part, exact, d
     """
     from . import cache, config, devices
 
-    if data_dir:
-        os.environ["JAXAUDIT_DATA_DIR"] = str(data_dir)
-    replaced = dict(config.parse_override(text) for text in overrides)
     options = {"trials": trials, "seed": seed, "deltas": list(deltas) or None, "confidence": confidence}
-    replaced |= {name: value for name, value in options.items() if value is not None}
-    wanted = config.load(recipe, replaced)
+    wanted = wanted_recipe(recipe, overrides, data_dir, **options)
     part = _range(part, wanted.trials)
     if exact and (part or distributed):
         raise ValueError("--exact plays no trials to be shared; leave --range and --distributed out")
@@ -94,7 +86,7 @@ def run(recipe, overrides, trials, seed, deltas, confidence, out, part, exact, d
         if not exact:
             checkpoint.discard(kept)
     if hosts.first:
-        tables.show(stored, _console())
+        tables.show(stored, page())
         _where(folder)
 
 
@@ -167,77 +159,6 @@ def _sha256_now(name):
 
 
 @cli.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--delta", "deltas", type=float, multiple=True, default=(1e-3,), show_default=True)
-@click.option(
-    "--confidence", type=float, help="That all bounds of all cells hold.  [default: 0.95, or that of the run]"
-)
-@click.option(
-    "--design",
-    type=click.Choice(["paired", "independent"]),
-    help="How h0[i] and h1[i] relate: `paired` if they share a draw, which a constant shift makes tighter.",
-)
-@click.option(
-    "--method", type=click.Choice(["union", "pc-cp"]), help="Certificate; the default is the best that is sound."
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Of the split into pilot and certifying scores.",
-)
-@_CELL
-def bound(file, deltas, confidence, design, method, seed, cell):
-    """Certify your own scores: FILE is an .npz with arrays h0 and h1, a file of counts, or a run folder.
-
-    Larger scores speak for h1. A tenth of the scores, drawn at random, chooses the thresholds; the rest certify.
-    Counts at thresholds that were fixed beforehand all take part.
-    """
-    from . import report, tables
-    from .bounds import certify, percent
-
-    cells = 1
-    if file.is_dir():
-        from . import store
-
-        if design or method:
-            raise ValueError(
-                f"{file} is a run folder, whose design and method are stored; leave --design and --method out"
-            )
-        stored = store.read(file)
-        if stored.exact:
-            raise ValueError(f"{file} is an exact run and has no counts; run it with other deltas, --exact and --out")
-        if not stored.whole:
-            raise ValueError(f"{file} is a part of a run and certifies nothing by itself; merge all parts first")
-        found, cells = stored.headline if cell is None else stored.cell(cell), len(stored.cells)
-        plan, counts = found.plan, found.counts
-        if plan.method == "pc-cp" and max(deltas) > max(plan.deltas):
-            raise ValueError(
-                f"--delta is {max(deltas):g}, allowed are up to {max(plan.deltas):g}, the largest that {file} was "
-                "planned for; run the recipe again with it and another --seed"
-            )
-        confidence = stored.summary["confidence"] if confidence is None else confidence
-    else:
-        from .scores import plan_and_counts
-
-        if cell:
-            raise ValueError(f"{file} is no run folder and has no cells; leave --cell out")
-        confidence = 0.95 if confidence is None else confidence
-        plan, counts = plan_and_counts(file, deltas, confidence, design, method, seed)
-    # A cell may have been chosen for what it showed, so it has its share of the failure probability, no more.
-    share = 1 - (1 - confidence) / cells
-    trials = counts.trials_h0, counts.trials_h1
-    rows = [report.bound_row(certify(plan, counts, delta, share), trials=trials) for delta in deltas]
-    console = _console()
-    name = f"{file}, {found.summary['name']}" if cells > 1 else f"{file}"
-    console.print(tables.bound_table(rows, f"{name}: {min(trials):,} trials, {percent(share)} confidence"))
-    if file.is_dir():
-        console.print(found.summary["statement"])
-    console.print(tables.method_sentence([plan.method], share))
-
-
-@cli.command()
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder to be written.")
 def merge(folders, out):
@@ -247,13 +168,13 @@ def merge(folders, out):
 
     store.check_free(out)
     merged = report.write(parts.merge(folders), out)
-    tables.show(merged, _console())
+    tables.show(merged, page())
     _where(out)
 
 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@_CELL
+@CELL
 def report(folder, cell):
     """Print a stored run again and redraw its figures."""
     from . import plots, store, tables
@@ -261,7 +182,7 @@ def report(folder, cell):
     stored = store.read(folder)
     if stored.whole:
         plots.draw(stored, folder, cell)
-    tables.show(stored, _console(), cell)
+    tables.show(stored, page(), cell)
     _where(folder)
 
 
@@ -271,7 +192,7 @@ def list_(kind):
     """Name the recipes and the parts they are made of, or the fields of one KIND of part."""
     from . import config, datasets
 
-    console = _console()
+    console = page()
     if kind:
         table = Table(box=None, pad_edge=False)
         for name in ("field", "default", "allowed", "about"):
@@ -290,7 +211,7 @@ def list_(kind):
 
 @cli.command()
 @click.argument("name")
-@_DATA_DIR
+@DATA_DIR
 def data(name, data_dir):
     """Make a data set ready: from its official files in the data folder, or by downloading them.
 
@@ -308,17 +229,11 @@ def doctor():
     """Check that this machine computes what the guarantees rest on."""
     from .doctor import examine
 
-    console, healthy = _console(), True
+    console, healthy = page(), True
     for what, found, good in examine():
         healthy &= good
         console.print(f"{'[green]ok[/]  ' if good else '[red]BAD[/] '} {what:<44} {found}", highlight=False)
     raise SystemExit(0 if healthy else 1)
-
-
-def _console() -> Console:
-    console = Console()
-    # A pipe has no width; tables and sentences are laid out for a page.
-    return console if console.is_terminal else Console(width=110)
 
 
 def _where(folder: Path) -> None:

@@ -7,12 +7,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .bounds import percent, rounded_down
+from .bounds import METHODS, Counts, Plan, percent, rounded_down
 from .store import UNBOUNDED, Run
 
 _METHOD_WORDS = {
     "pc-cp": "paired conditional Clopper-Pearson",
+    "cc-cp": "conditional Clopper-Pearson of labelled trials",
     "union": "union of two Clopper-Pearson limits",
+    "band": "limits of both error rates at all thresholds at once",
+    "pc-anytime": "bets on paired trials, valid whenever they are stopped",
+    "cc-anytime": "bets on labelled trials, valid whenever they are stopped",
+}
+_DESIGN_WORDS = {
+    "paired": "pairs that may share a draw, and nothing is assumed of how",
+    "nested": "pairs of one draw, whose scores differ by a shift of one sign",
+    "labelled": "trials under the hypothesis that a fair coin of their own chose",
+    "independent": "two independent samples of fixed sizes",
 }
 
 
@@ -46,15 +56,15 @@ def show(run: Run, console: Console, name: str | None = None) -> None:
     if shown and run.whole:
         level = run.summary["confidence"] if several else told["confidence"]
         console.print(population_table(shown, level))
-        _say(console, "Statement on the population", shown[0]["population_statement"], several and shown[0])
-    _say(console, "Statement", told["statement"], several and told)
-    _say(console, "Verdict", told["verdict"], several and told)
+        say(console, "Statement on the population", shown[0]["population_statement"], several and shown[0])
+    say(console, "Statement", told["statement"], several and told)
+    say(console, "Verdict", told["verdict"], several and told)
     if several:
-        _say(console, "The other cells", _others(cells))
+        say(console, "The other cells", _others(cells))
     chosen = ", chosen on pilot trials" * (len(told["options"]) > 1)
-    _say(console, "Setting", told["setting"] and told["setting"] + chosen, several and told)
-    _say(console, "Real", run.summary["real"])
-    _say(console, "Simulated", run.summary["simulated"])
+    say(console, "Setting", told["setting"] and told["setting"] + chosen, several and told)
+    say(console, "Real", run.summary["real"])
+    say(console, "Simulated", run.summary["simulated"])
     methods = {row["method"] for cell in (cells if several else [told]) for row in cell["bounds"]}
     if not methods:
         return
@@ -62,7 +72,8 @@ def show(run: Run, console: Console, name: str | None = None) -> None:
     console.print(method_sentence(sorted(methods), confidence, len(cells) if several else 1))
 
 
-def _say(console, what, text, of=None):
+def say(console: Console, what: str, text: str, of: dict | None = None) -> None:
+    """Print a sentence under its heading, with the name of the cell it is `of`; nothing for an empty one."""
     if text:
         console.print(Text.assemble((f"{what}{' of ' + of['name'] if of else ''}: ", "bold"), text))
 
@@ -77,8 +88,8 @@ def _others(cells):
 
 def cell_table(cells: Sequence[dict], title: str) -> Table:
     """All cells of a run: a row for every cell and delta."""
-    result = _table(title, [row for cell in cells for row in cell["bounds"]])
-    _columns(result, left=["cell"], right=["Δ", "δ", "ε certified", "predicted", "ceiling"])
+    result = framed(title, [row for cell in cells for row in cell["bounds"]])
+    add_columns(result, left=["cell"], right=["Δ", "δ", "ε certified", "predicted", "ceiling"])
     result.add_column("verdict", no_wrap=True)
     for cell in cells:
         first = (cell["name"], "–" if cell["distance"] is None else f"{cell['distance']:.3f}", cell["verdict_kind"])
@@ -94,8 +105,8 @@ def population_table(cells: Sequence[dict], confidence: float) -> Table:
     title = (
         f"On the population: disjoint cohorts as the only trials, a statement of its own, at {percent(confidence)}"
     )
-    result = _table(title, [row for cell in cells for row in cell["population"]])
-    _columns(result, left=["cell"], right=["disjoint cohorts", "δ", "ε certified", "ceiling"])
+    result = framed(title, [row for cell in cells for row in cell["population"]])
+    add_columns(result, left=["cell"], right=["disjoint cohorts", "δ", "ε certified", "ceiling"])
     for cell in cells:
         first = cell["name"], f"{cell['population'][0]['trials']:,}"
         for row in cell["population"]:
@@ -105,16 +116,18 @@ def population_table(cells: Sequence[dict], confidence: float) -> Table:
     return result
 
 
-def bound_table(rows: Sequence[dict], title: str) -> Table:
+def bound_table(rows: Sequence[dict], title: str, predictions: bool = True) -> Table:
     """Bounds as a table: certified values carry the sign ≥, and nothing else does."""
-    result = _table(title, rows)
-    names = ("δ", "ε certified", "ε predicted", "ε ceiling", "false pos. rate", "false neg. rate", "errors")
-    _columns(result, left=[], right=names)
+    result = framed(title, rows)
+    predicted = ["predicted"] * predictions
+    add_columns(result, left=[], right=["δ", "ε certified", *predicted, "ceiling", "FPR", "FNR"])
+    # On a narrow terminal the errors take two lines before any number is cut off.
+    result.add_column("errors", justify="right")
     for row in rows:
         result.add_row(
             f"{row['delta']:g}",
             Text(_certified(row), "bold"),
-            _number(row["epsilon_predicted"]),
+            *[_number(row["epsilon_predicted"])] * predictions,
             _number(row["epsilon_ceiling"]),
             f"{row['fpr']:.3g}",
             f"{row['fnr']:.3g}",
@@ -123,27 +136,71 @@ def bound_table(rows: Sequence[dict], title: str) -> Table:
     return result
 
 
-def method_sentence(methods: Sequence[str], confidence: float, cells: int = 1) -> Text:
-    """How the columns of the table are to be read."""
+def trials_words(counts: Counts) -> str:
+    """How many trials there were: under each hypothesis, or in all where each was under one."""
+    if counts.design == "labelled":
+        return f"{sum(counts.trials):,} labelled trials"
+    return f"{min(counts.trials):,} trials"
+
+
+def design_words(counts: Counts, declared: str | None, seed: int) -> str:
+    """How the trials were made: what was `declared`, and the seed of coins that were tossed for it."""
+    if declared is None and counts.design == "paired":
+        return "no design is declared, so nothing is assumed of how h0[i] and h1[i] depend on each other"
+    if declared == "independent" and counts.design == "labelled":
+        return f"coins of seed {seed} made labelled trials of two independent samples"
+    return _DESIGN_WORDS[counts.design]
+
+
+def threshold_words(plan: Plan) -> str:
+    """Where the thresholds of a plan come from; nothing where they do not matter."""
+    if METHODS[plan.method].pays == "nothing":
+        return ""
+    return (
+        f"thresholds were {'fixed beforehand' if plan.stream == 'declared beforehand' else 'chosen on other trials'}"
+    )
+
+
+def method_sentence(
+    methods: Sequence[str],
+    confidence: float,
+    cells: int = 1,
+    thresholds: str = "thresholds were chosen on other trials",
+    design: str = "",
+    predictions: bool = True,
+) -> Text:
+    """How the columns of the table are to be read.
+
+    Args:
+      methods: of its bounds.
+      confidence: that all of them hold.
+      cells: that share the failure probability.
+      thresholds: where they come from.
+      design: how the trials were made.
+      predictions: whether the table has some.
+    """
+    model = " A prediction is a Gaussian model of the noise, not a bound." * predictions
     if methods == ["exact"]:
         return Text.assemble(
             ("How to read it: ", "bold"),
             "both error rates were computed, not sampled, and every limit is certain, so all bounds of the table "
-            "hold without a failure probability: for this attack, these draws and this pool. A prediction is a "
-            "Gaussian model of the noise, not a bound.",
+            f"hold without a failure probability: for this attack, these draws and this pool.{model}",
         )
     share = f", of which each of the {cells} cells has an equal share" if cells > 1 else ""
     words = " or ".join(_METHOD_WORDS[method] for method in methods)
+    how = "; ".join(part for part in (words, design, thresholds) if part)
     return Text.assemble(
         ("How to read it: ", "bold"),
-        f"with {percent(confidence)} confidence all bounds of the table hold together{share} ({words}; thresholds "
-        "were chosen on other trials). A prediction is a Gaussian model of the noise, not a bound. The ceiling is "
-        "the most that this many trials could certify.",
+        f"with {percent(confidence)} confidence all bounds of the table hold together{share} ({how}).{model} "
+        "The ceiling is the most that this many trials could certify.",
     )
 
 
-def _table(title, rows) -> Table:
-    result = Table(title=Text(title), box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
+def framed(title: str, rows: Sequence[dict] = ()) -> Table:
+    """An empty table; where a bound among its rows has a star it says what that means."""
+    result = Table(
+        title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_style="bold", title_justify="left"
+    )
     if any(row["censored"] for row in rows):
         result.caption = Text(
             "* No error of the rarer kind was seen: limited by the number of trials, not a measurement of ε."
@@ -152,7 +209,8 @@ def _table(title, rows) -> Table:
     return result
 
 
-def _columns(table, left, right):
+def add_columns(table: Table, left: Sequence[str], right: Sequence[str]) -> None:
+    """Columns of words, and then of numbers, that no terminal is too narrow for."""
     for name in left:
         table.add_column(name, no_wrap=True)
     for name in right:
@@ -160,10 +218,13 @@ def _columns(table, left, right):
 
 
 def _certified(row):
-    if row["epsilon_lower"] >= UNBOUNDED:
-        return "no finite ε "
     sign, mark = "≥" if row["kind"] == "certified" else "≈", "*" if row["censored"] else " "
-    return f"{sign} {rounded_down(row['epsilon_lower'])}{mark}"
+    return valued(row["epsilon_lower"], sign) + mark
+
+
+def valued(epsilon: float, sign: str) -> str:
+    """An epsilon with its sign, never rounded up."""
+    return "no finite ε" if epsilon >= UNBOUNDED else f"{sign} {rounded_down(epsilon)}"
 
 
 def _number(value):

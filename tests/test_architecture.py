@@ -24,8 +24,9 @@ LAYERS = (
     {"population_row", "exact_mode", "devices"},
     {"runner"},
     {"plots", "tables"},
-    {"report", "doctor"},
-    {"merge", "progress"},
+    {"report", "doctor", "forecast", "claim_tables"},
+    {"merge", "progress", "console"},
+    {"cli_bounds"},
     {"cli"},
     {"__main__"},
 )

@@ -15,9 +15,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
-from jaxaudit import bounds, config, datasets, plots, runner
+from jaxaudit import config, datasets, plots, runner
 from jaxaudit.__main__ import main
 
 SMALL = ("--set=population.clients=8", "--set=population.variants=16", "--set=population.rounds=1", "--trials=2000")
@@ -25,7 +24,6 @@ DRAWN = ("roc", "tradeoff", "privacy", "scores", "spectrum")
 FIGURES = {f"{name}{suffix}" for name in DRAWN for suffix in (".png", ".pdf")}
 # Nothing to train, for what does not depend on the population.
 LAW = ("--set=population.kind=synthetic", "--set=population.dim=12", "--set=population.clients=8", "--trials=2000")
-SHIFT = 1.0
 ERRORS = {
     "thresholds": np.array([0.5]),
     "errors_h0": np.array([40]),
@@ -33,7 +31,7 @@ ERRORS = {
     "trials_h0": 2000,
     "trials_h1": 3000,
     "stream": "elsewhere",
-    "nested": False,
+    "design": "paired",
 }
 
 
@@ -90,24 +88,6 @@ def again(finished, desk, monkeypatch):
 
     monkeypatch.setattr(runner, "run_recipe", refuse)
     return Path(shutil.copytree(finished.folder, desk / "small"))
-
-
-@pytest.fixture(scope="module")
-def scores(tmp_path_factory):
-    """Files of Gaussian scores at a known distance: independent, and paired in two ways."""
-    folder = tmp_path_factory.mktemp("scores")
-    rng = np.random.default_rng(5)
-    h0, fresh = rng.standard_normal((2, 20_000))
-    h0 = h0.astype(np.float32).astype(np.float64)
-    np.savez(folder / "independent.npz", h0=h0, h1=fresh + SHIFT)
-    np.savez(folder / "unequal.npz", h0=h0[:12_000], h1=fresh + SHIFT)
-    np.savez(folder / "shifted.npz", h0=h0, h1=h0 + SHIFT)
-    np.savez(folder / "spread.npz", h0=h0, h1=h0 + SHIFT * rng.uniform(0.5, 1.5, h0.size))
-    np.savez(folder / "far_spread.npz", h0=h0 + 1e6, h1=h0 + 1e6 + SHIFT * rng.uniform(0.5, 1.5, h0.size))
-    np.savez(folder / "apart.npz", h0=h0, h1=h0 + 100)
-    save_file({"h0": h0, "h1": fresh + SHIFT}, folder / "independent.safetensors")
-    np.savez(folder / "counts.npz", **ERRORS)
-    return folder
 
 
 # run
@@ -172,8 +152,8 @@ def test_the_summary_is_strict_json(finished):
     assert odd == []  # NaN and Infinity are no JSON
 
 
-def test_the_summary_is_of_schema_3(summary):
-    assert summary["schema"] == 3
+def test_the_summary_is_of_schema_4(summary):
+    assert summary["schema"] == 4
 
 
 def test_the_summary_says_which_trials_were_played(summary):
@@ -336,15 +316,17 @@ def test_a_part_of_a_run_says_that_it_certifies_nothing(parts):
     ("command", "words"),
     [
         (("bound", "first"), "first is a part of a run and certifies nothing by itself; merge all parts first"),
+        (("assert", "first"), "first is a part of a run and certifies nothing by itself; merge all parts first"),
         (("merge", "first"), "trials 900 to 1,999 of 2,000 are missing; run them with --range 900:1100"),
         (("run", *LAW, "--range=0:901"), "first holds trials of another --range; choose another --out"),
         (("run", *LAW), "first holds trials of another --range; choose another --out"),
     ],
-    ids=["bound", "merge", "another range", "all"],
+    ids=["bound", "assert", "merge", "another range", "all"],
 )
 def test_a_part_is_not_taken_for_the_run(parts, monkeypatch, command, words):
     monkeypatch.chdir(parts.folder)
-    out = {"bound": (), "merge": ("--out", "half"), "run": ("--out", "first")}[command[0]]
+    claim = ("--max-epsilon=1", "--delta=1e-3")
+    out = {"bound": (), "assert": claim, "merge": ("--out", "half"), "run": ("--out", "first")}[command[0]]
     answer = ask(*command, *out)
     assert (answer.code, answer.out, answer.err) == (2, "", f"jaxaudit: {words}\n")
 
@@ -390,95 +372,7 @@ def test_an_error_of_the_system_is_told_in_one_line(again, monkeypatch):
     assert (answer.code, answer.out, answer.err) == (2, "", "jaxaudit: [Errno 28] No space left on device\n")
 
 
-# bound
-
-
-@pytest.mark.parametrize("name", ["independent", "shifted", "spread"])
-def test_a_bound_on_scores_is_positive_and_below_the_truth(scores, name):
-    # One seed; the bound exceeds the truth in at most 5 % of samples. A spread shift tells no more than the constant.
-    assert 0 < epsilon(ask("bound", scores / f"{name}.npz")) <= bounds.gaussian_epsilon(1e-3, SHIFT)
-
-
-@pytest.mark.parametrize(
-    "name, options, method",
-    [
-        ("independent", (), "union"),
-        ("shifted", (), "union"),
-        ("independent", ("--design=independent",), "union"),
-        ("independent", ("--design=paired",), "union"),
-        ("spread", ("--design=paired",), "union"),
-        ("far_spread", ("--design=paired",), "union"),
-        ("shifted", ("--design=paired",), "paired conditional"),
-        ("shifted", ("--design=paired", "--method=union"), "union"),
-        ("shifted", ("--design=paired", "--method=pc-cp"), "paired conditional"),
-    ],
-)
-def test_the_certificate_is_the_best_that_is_sound(scores, name, options, method):
-    assert f"({method}" in ask("bound", scores / f"{name}.npz", *options).words
-
-
-def test_a_declared_pairing_certifies_more(scores):
-    undeclared, paired = (epsilon(ask("bound", scores / "shifted.npz", *more)) for more in ((), ("--design=paired",)))
-    assert undeclared < paired <= bounds.gaussian_epsilon(1e-3, SHIFT)
-
-
-@pytest.mark.parametrize("name, options", [("shifted", ()), ("spread", ("--design=paired",))])
-def test_a_paired_certificate_without_its_design_is_refused(scores, name, options):
-    answer = ask("bound", scores / f"{name}.npz", "--method=pc-cp", *options)
-    assert answer.code == 2 and "pc-cp needs --design paired" in answer.err and "--method union" in answer.err
-
-
-@pytest.mark.parametrize("names, value", [(["h0"], np.nan), (["h1"], np.nan), (["h0", "h1"], np.inf)])
-@pytest.mark.parametrize("design", ["paired", "independent"])
-def test_a_score_that_is_no_number_is_refused_by_its_index(scores, names, value, design):
-    with np.load(scores / "shifted.npz") as archive:
-        arrays = dict(archive)
-    for name in names:
-        arrays[name][17] = value
-    np.savez("mine.npz", **arrays)
-    answer = ask("bound", "mine.npz", f"--design={design}")
-    assert answer.code == 2 and f"{names[0]}[17] is {value}" in answer.err
-
-
-@pytest.mark.parametrize("scale, offset", [(2.0**-200, 0.0), (2.0**900, 0.0), (1.0, 2.0**30)])
-def test_the_unit_of_the_scores_does_not_matter(scores, scale, offset):
-    with np.load(scores / "independent.npz") as archive:
-        np.savez("mine.npz", **{name: archive[name] * scale + offset for name in ("h0", "h1")})
-    known = epsilon(ask("bound", scores / "independent.npz"))
-    assert epsilon(ask("bound", "mine.npz")) == pytest.approx(known, abs=0.1)
-
-
-def test_unequal_lengths_are_certified_undeclared(scores):
-    assert 0 < epsilon(ask("bound", scores / "unequal.npz")) <= bounds.gaussian_epsilon(1e-3, SHIFT)
-
-
-def test_unequal_lengths_are_refused_when_paired(scores):
-    answer = ask("bound", scores / "unequal.npz", "--design=paired")
-    assert answer.code == 2 and "one length, got 12000 and 20000" in answer.err
-
-
-def test_formats_agree(scores):
-    assert epsilon(ask("bound", scores / "independent.safetensors")) == epsilon(
-        ask("bound", scores / "independent.npz")
-    )
-
-
-def test_deltas_of_one_table_hold_together(scores):
-    alone = epsilon(ask("bound", scores / "independent.npz", "--delta=1e-3"))
-    answer = ask("bound", scores / "independent.npz", "--delta=1e-3", "--delta=1e-2", "--delta=1e-1")
-    values = [float(value) for value in re.findall(r"≥ (\d+\.\d{3})", answer.out)]
-    assert len(values) == 3 and values[0] <= alone and values == sorted(values, reverse=True)
-
-
-def test_counts_give_the_union_bound(scores):
-    limits = bounds.clopper_pearson_upper([40, 300], [2000, 3000], [0.8 * 0.05, 0.2 * 0.05])
-    known = np.log((1 - 1e-3 - limits[1]) / limits[0])
-    assert epsilon(ask("bound", scores / "counts.npz")) == pytest.approx(known, abs=1e-3)
-
-
-def test_rates_are_errors_by_their_own_trials(scores):
-    (row,) = (line.split() for line in ask("bound", scores / "counts.npz").out.splitlines() if "≥" in line)
-    assert row[-5:] == ["0.02", "0.1", "40", "+", "300"]
+# bound (the rest in test_cli_bounds.py)
 
 
 @pytest.mark.parametrize("index", range(4))
@@ -486,28 +380,6 @@ def test_bound_agrees_with_the_table_of_its_run(finished, summary, index):
     row = summary["bounds"][index]
     value = epsilon(ask("bound", finished.folder, f"--delta={row['delta']!r}"))
     assert value == pytest.approx(row["epsilon_lower"], abs=1e-3)
-
-
-def test_a_file_of_counts_of_a_run_is_certified(finished, summary):
-    value = epsilon(ask("bound", finished.folder / "counts.npz"))
-    assert 0 < value < summary["bounds"][1]["epsilon_lower"]
-
-
-def test_bound_explains_its_stars(scores):
-    answer = ask("bound", scores / "apart.npz")
-    assert re.search(r"\d\*", answer.out) and "* No error of the rarer kind" in answer.out
-
-
-def test_bound_writes_nothing(scores, desk):
-    ask("bound", scores / "independent.npz")
-    assert contents() == {}
-
-
-@pytest.mark.parametrize("name", ["mine[red].npz", "mine :x:.npz", "[/mine].npz"])
-def test_file_names_are_printed_as_they_are(scores, name):
-    Path(name).parent.mkdir(exist_ok=True)
-    shutil.copy(scores / "counts.npz", name)
-    assert name in ask("bound", name).out
 
 
 # list, doctor, help
@@ -535,7 +407,8 @@ def test_doctor_fails_where_a_check_fails(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("--help",), ("-h",), ("run", "-h"), ("merge", "-h"), ("bound", "-h"), ("report", "-h")]
+    "arguments",
+    [(), ("--help",), ("-h",), ("run", "-h"), ("merge", "-h"), ("bound", "-h"), ("assert", "-h"), ("plan", "-h")],
 )
 def test_help_is_no_error(arguments):
     answer = ask(*arguments)
@@ -584,6 +457,9 @@ def bad_files():
     np.savez(
         "no_counts.npz", **ERRORS | {name: ERRORS[name][:0] for name in ("thresholds", "errors_h0", "errors_h1")}
     )
+    Path("list.json").write_text("[1, 2]")
+    Path("plan.json").write_text('{"jaxaudit": 1, "record": "plan"}')
+    Path("negative.json").write_text('{"FN": -1, "FP": 0, "TN": 5, "TP": 5}')
     Path("text.npz").write_text("h0,h1\n1,2\n")
     Path("nothing.npz").touch()
     Path("text.safetensors").write_text("h0,h1\n1,2\n")
@@ -696,6 +572,34 @@ bound good.npz --seed -1
 bound good.npz --design coupled
 bound good.npz --method exact
 bound good.npz --method pc-cp --design independent
+bound good.npz --method cc-cp --design paired
+bound one.npz --failures
+bound list.json
+bound plan.json
+bound negative.json
+bound absent.json
+assert
+assert good.npz
+assert good.npz --max-epsilon 1
+assert good.npz --delta 1e-3
+assert good.npz --max-epsilon -1 --delta 1e-3
+assert good.npz --max-epsilon nan --delta 1e-3
+assert good.npz --max-epsilon inf --delta 1e-3
+assert good.npz --max-epsilon 1 --delta 1
+assert good.npz --max-epsilon 1 --delta nan
+assert good.npz --max-epsilon 1 --delta 1e-3 --level 0
+assert good.npz --max-epsilon 1 --delta 1e-3 --confidence 1
+assert good.npz --max-epsilon 1 --delta 1e-3 --method pc-cp
+assert used --max-epsilon 1 --delta 1e-3
+assert absent --max-epsilon 1 --delta 1e-3
+plan membershop
+plan --delta 0
+plan --delta 1
+plan --within 0
+plan --within 1
+plan --within nan
+plan --confidence 1
+plan --set population.clients=1
 merge
 merge absent
 merge absent --out merged
@@ -729,18 +633,6 @@ def test_a_truncated_archive_is_refused_and_closed():
     assert answer.code == 2 and "halved.npz: cannot be read" in answer.err
 
 
-@pytest.mark.parametrize("options", [("--design=paired",), ("--method=union",)], ids=str)
-def test_a_stored_design_cannot_be_declared_again(finished, options):
-    answer = ask("bound", finished.folder, *options)
-    assert answer.code == 2 and "leave --design and --method out" in answer.err
-
-
-@pytest.mark.parametrize("options", [("--design=paired",), ("--method=pc-cp",)], ids=str)
-def test_counts_have_no_design_to_declare(scores, options):
-    answer = ask("bound", scores / "counts.npz", *options)
-    assert answer.code == 2 and "--method union" in answer.err
-
-
 def test_a_part_beside_the_recipe_is_found_by_the_console_script(tmp_path):
     """A console script, unlike `python -m`, does not look into the current folder by itself."""
     (tmp_path / "beside.py").write_text(
@@ -766,15 +658,6 @@ def test_list_refuses_a_kind_that_is_not_there():
     answer = ask("list", "nothing")
     assert (answer.code, answer.out) == (2, "")
     assert "kind is 'nothing', allowed are federated" in answer.err
-
-
-def test_a_cell_chosen_after_a_look_has_its_share_of_the_failure_probability(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert ask("run", *LAW, "--set=population.clients=[4, 8]", "--out=both").code == 0
-    answer = ask("bound", "both", "--cell=antipodal-8", "--confidence=0.9")
-    assert "both, antipodal-8: 2,000 trials, 95% confidence" in answer.words
-    refused = ask("bound", "both", "--cell=worst-8")
-    assert refused.code == 2 and "allowed are antipodal-4, antipodal-8" in refused.err
 
 
 def test_a_stored_run_of_other_data_is_not_printed_as_the_one_asked_for(tmp_path, monkeypatch):

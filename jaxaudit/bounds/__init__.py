@@ -41,6 +41,8 @@ from .order_statistics import epsilon_order_statistics as epsilon_order_statisti
 from .pilot import declared as declared
 from .pilot import gaussian_pilot as gaussian_pilot
 from .pilot import robust_pilot as robust_pilot
+from .planning import expected_epsilon as expected_epsilon
+from .planning import trials_needed as trials_needed
 from .records import Bound as Bound
 from .records import Event as Event
 from .records import Plan as Plan

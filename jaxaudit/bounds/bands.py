@@ -81,7 +81,7 @@ def equal_level_limit(errors, trials, significance):
     limits = np.ones(np.broadcast_shapes(errors.shape, each.shape[:-1]))
     errors = np.broadcast_to(errors, limits.shape)
     for pair in np.unique(each.reshape(-1, 2), axis=0):
-        chosen = np.broadcast_to((each == pair).all(axis=-1), limits.shape) & (errors < pair[0])
+        chosen = np.broadcast_to((each == pair).all(axis=-1), limits.shape) & (np.ceil(errors) < pair[0])
         band, rank = _calibrated(int(pair[0]), float(pair[1])), np.ceil(errors[chosen]) + 1
         at = np.searchsorted(band.ranks, rank)
         line = _on_line(band.limits[at], band.slopes[at] * (band.ranks[at] - rank))

@@ -7,10 +7,12 @@ import numpy as np
 
 from .conditional import checked_delta
 from .epsilon import delta_clopper_pearson
-from .methods import METHODS, ceiling
+from .methods import METHODS
 from .records import Bound, Direction, Plan
 from .samples import Counts
 
+# A p-value is rounded up by at most so much, relatively.
+_STEP = 1e-3
 _RARE = {"forward": "fpr", "reverse": "fnr"}
 
 
@@ -124,7 +126,7 @@ def claim_p_value(plan: Plan, counts: Counts, epsilon: float, delta: float) -> f
     low, high = np.log(1e-300), np.log1p(-1e-12)
     if not contradicted(high):
         return 1.0
-    while high - low > 1e-6 * abs(high) + 1e-9:
+    while high - low > _STEP:
         middle = (low + high) / 2
         low, high = (low, middle) if contradicted(middle) else (middle, high)
     return float(np.exp(high))
@@ -215,7 +217,7 @@ def _values(plan: Plan, counts: Counts, levels: np.ndarray, deltas: np.ndarray) 
 def _bounds(plan: Plan, counts: Counts, deltas: Sequence[float], confidence: float) -> tuple[Bound, ...]:
     """The best event at every delta."""
     deltas, levels = checked_delta(deltas), _levels(plan, counts, _failure(confidence))
-    values = _values(plan, counts, levels, deltas)
+    values, ceilings = _values(plan, counts, levels, deltas), _ceilings(plan, counts, levels, deltas)
     found = []
     for number, delta in enumerate(deltas.tolist()):
         side = max(values, key=lambda side: values[side][:, number].max())
@@ -234,7 +236,7 @@ def _bounds(plan: Plan, counts: Counts, deltas: Sequence[float], confidence: flo
                 errors_h0=errors_h0,
                 errors_h1=errors_h1,
                 trials=min(counts.trials),
-                ceiling=_ceiling(plan, counts, levels, delta),
+                ceiling=float(ceilings[number]),
                 significance=float(levels[at]),
                 design=counts.design,
             )
@@ -242,9 +244,15 @@ def _bounds(plan: Plan, counts: Counts, deltas: Sequence[float], confidence: flo
     return tuple(found)
 
 
-def _ceiling(plan: Plan, counts: Counts, levels: np.ndarray, delta: float) -> float:
-    """The most that any event could certify at delta."""
-    if METHODS[plan.method].pays != "delta":
-        return ceiling(counts.trials, delta, float(levels.max()), plan.method)
-    tests = {(event.delta, level) for event, level in zip(plan.events, levels.tolist()) if event.delta >= delta}
-    return max((ceiling(counts.trials, at, level, plan.method) for at, level in tests), default=0.0)
+def _ceilings(plan: Plan, counts: Counts, levels: np.ndarray, deltas: np.ndarray) -> np.ndarray:
+    """The most that any event could certify, at every delta."""
+    certificate = METHODS[plan.method]
+
+    def top(delta, level):
+        return np.maximum(*(certificate.bound(0, 0, counts.trials, delta, level, side) for side in _RARE))
+
+    if certificate.pays != "delta":
+        return top(deltas, levels.max())
+    # Once for every event, and not again for every delta that it serves: each costs as much as a bound.
+    tested = np.array([event.delta for event in plan.events])
+    return np.where(tested[:, None] >= deltas, top(tested, levels)[:, None], 0.0).max(axis=0)

@@ -12,9 +12,9 @@ know of; the proofs are written out below, and the tests measure both at the bou
 """
 
 import numpy as np
-from scipy.stats import binom
+from scipy.special import betainc
 
-from .intervals import clopper_pearson_upper
+from .intervals import clopper_pearson_lower, clopper_pearson_upper
 
 # Share of the failure probability that pays for the tail of the δ-trials.
 TAIL_SHARE = 0.05
@@ -60,7 +60,7 @@ def epsilon_labelled(
 
     Example:
       >>> round(float(epsilon_labelled(500, 200, (5000, 5000), 0.0, 0.05)), 3)
-      2.186
+      2.184
     """
     in_h0, in_h1, all_trials = _inside(false_positives, false_negatives, trials, direction)
     rate = _rarer(in_h0, in_h1, all_trials, checked_delta(delta), 0.5, significance, limit)
@@ -129,10 +129,14 @@ def delta_offset(trials, delta, significance):
     if not positive.any():
         return np.zeros(delta.shape)
     n, p, a = (np.where(positive, x, y) for x, y in ((np.floor(trials), 1.0), (delta, 0.5), (significance, 0.5)))
-    count = binom.isf(a, n, p)
-    # SciPy finds c by inverting a continuous tail; step to the exact smallest integer, whichever side it fell on.
-    count = np.where(binom.sf(count, n, p) > a, count + 1, count)
-    count = np.where((count > 0) & (binom.sf(count - 1, n, p) <= a), count - 1, count)
+    low, count = np.full(n.shape, -1.0), n.copy()
+    while np.any(count - low > 1):
+        middle = np.clip(np.floor((low + count) / 2), 0, n - 1)
+        enough = betainc(middle + 1, n - middle, p) <= a
+        low, count = np.where(enough, low, np.maximum(low, middle)), np.where(enough, middle, count)
+    # SciPy's tail finds the place; the limit of a rate, which errs on the safe side, has the last word.
+    while np.any(short := (count < n) & (clopper_pearson_lower(np.minimum(count + 1, n), n, a) < p)):
+        count = count + short
     return np.where(positive, count, 0.0)
 
 

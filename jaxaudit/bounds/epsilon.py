@@ -122,7 +122,7 @@ def delta_clopper_pearson(
 
     Example:
       >>> round(float(delta_clopper_pearson(100, 4000, 10_000, 1.0, 0.05)), 3)
-      0.56
+      0.556
     """
     epsilon = np.asarray(epsilon, np.float64)
     if np.any(~(epsilon >= 0)):

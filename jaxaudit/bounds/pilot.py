@@ -24,7 +24,7 @@ from .samples import Scores
 
 _GRID = 512
 # The share of the failure probability of the better placed rule of the two.
-_LEAD = 0.85
+LEAD_SHARE = 0.85
 # Skewness and excess kurtosis of scores that look Gaussian. A Laplace law has (0, 3), a logistic one (0, 1.2).
 _SKEW, _KURTOSIS = 0.3, 0.6
 # What a delta may lose that is served by the test of a larger one, in expectation and in nats.
@@ -149,7 +149,7 @@ def _shares(pilot):
         scores.std() > 0 and abs(skew(scores)) < _SKEW and abs(kurtosis(scores)) < _KURTOSIS
         for scores in (pilot.h0, pilot.h1)
     ]
-    return (_LEAD, 1 - _LEAD) if all(looks) else (1 - _LEAD, _LEAD)
+    return (LEAD_SHARE, 1 - LEAD_SHARE) if all(looks) else (1 - LEAD_SHARE, LEAD_SHARE)
 
 
 def _worth_testing(best, deltas, method):
@@ -226,12 +226,21 @@ def _best(places, fpr, fnr, trials, deltas, significance, method) -> list[_Test]
 def _expected_limit(errors, trials, significance):
     """The upper Clopper-Pearson limit to a percent or so, in closed form: for choosing thresholds, not for claims.
 
+    Where most trials err, one minus the lower limit of those that do not: a percent of the rarer of the two.
+
     Reference:
       Wilson & Hilferty (1931) for the quantile of the gamma law; Bol'shev (1963) from the gamma to the beta law.
     """
-    shape = errors + 1.0
-    gamma = shape * (1 - 1 / (9 * shape) - ndtri(significance) / (3 * np.sqrt(shape))) ** 3
-    return np.minimum(gamma / (trials - errors / 2 + gamma / 2), 1.0)
+    rest, deviate = trials - errors, ndtri(significance)
+    upper = _expected_quantile(errors + 1.0, rest, -deviate)
+    lower = _expected_quantile(np.maximum(rest, 1e-9), errors + 1.0, deviate)
+    return np.where(2 * errors < trials, np.minimum(upper, 1.0), 1 - lower)
+
+
+def _expected_quantile(shape, other, deviate):
+    """Of the beta law of these shapes, at a normal deviate."""
+    gamma = shape * np.maximum(1 - 1 / (9 * shape) + deviate / (3 * np.sqrt(shape)), 0.0) ** 3
+    return gamma / (other + (shape - 1 + gamma) / 2)
 
 
 def _between_atoms(threshold):

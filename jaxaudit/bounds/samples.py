@@ -58,14 +58,20 @@ class Scores:
     def with_failures(cls, h0, h1, stream: str, design: Design = "paired") -> "Scores":
         """Scores of which some are NaN or infinite: trials that failed, and count as errors at every threshold.
 
-        A failure may tell the hypotheses apart; counted as an error it can only lower a bound. Pairs of which one
-        half failed are no longer nested, so "nested" becomes "paired".
+        A failure may tell the hypotheses apart; counted as an error it can only lower a bound. A pair of which one
+        half failed counts as two errors, so that what is left stays paired; it is no longer nested, so "nested"
+        becomes "paired".
 
         Args:
           h0, h1, stream, design: as for the class; h0 and h1 may hold NaN and infinities.
         """
         arrays = [np.asarray(scores, np.float64) for scores in (h0, h1)]
-        kept = [scores[np.isfinite(scores)] for scores in arrays]
+        good = [np.isfinite(scores) for scores in arrays]
+        if design in ("paired", "nested"):
+            both = min(scores.size for scores in arrays)
+            pairs = good[0][:both] & good[1][:both]
+            good = [np.concatenate([pairs, one[both:]]) for one in good]
+        kept = [scores[one] for scores, one in zip(arrays, good)]
         failed = tuple(int(scores.size - finite.size) for scores, finite in zip(arrays, kept))
         return cls(*kept, stream, "paired" if design == "nested" and any(failed) else design, failed)
 

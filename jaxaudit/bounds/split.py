@@ -10,15 +10,14 @@ from .pilot import robust_pilot
 from .records import Method, Plan
 from .samples import Scores
 
-# Enough for both tails of a fit, and little beside a large sample.
-_PILOT_SHARE, _LARGEST_PILOT = 0.1, 20_000
+# A pilot of 500 is enough for a Gaussian fit and 20,000 for both tails; a twentieth is little beside the rest, and a
+# tenth is what a small sample can spare.
+_SHARE, _SHARE_OF_FEW, _ENOUGH, _MOST = 0.05, 0.1, 500, 20_000
 # Standard deviations of the number of heads that a sample of fixed size has room for.
 _ROOM = 5.0
 
 
-def split(
-    scores: Scores, seed: int, share: float = _PILOT_SHARE, most: int = _LARGEST_PILOT
-) -> tuple[Scores, Scores]:
+def split(scores: Scores, seed: int, share: float | None = None, most: int = _MOST) -> tuple[Scores, Scores]:
     """Split a sample at random into a pilot and the scores that certify.
 
     Where the arrays may share draws the same indices are taken from both, so that no draw is on both sides.
@@ -26,7 +25,7 @@ def split(
     Args:
       scores: of both hypotheses.
       seed: of the split.
-      share: of the scores that become the pilot, in (0, 1).
+      share: of the scores that become the pilot, in (0, 1); by default a twentieth, or up to a tenth of few scores.
       most: scores of each hypothesis in a pilot.
 
     Returns:
@@ -35,15 +34,19 @@ def split(
     Raises:
       ValueError: where one of the parts would be empty.
     """
-    if not 0 < share < 1:
+    if share is not None and not 0 < share < 1:
         raise ValueError(f"share of the pilot must be in (0, 1), got {share}")
     rng, sizes = np.random.default_rng(seed), (scores.h0.size, scores.h1.size)
-    wanted = [min(round(share * size), most) for size in sizes]
+    wanted = [_pilot_size(size, share, most) for size in sizes]
     if min(wanted) < 1 or any(size - pilot < 1 for size, pilot in zip(sizes, wanted)):
         raise ValueError(f"{min(sizes)} scores cannot be split into a pilot and a rest; give more scores")
     if scores.design in ("paired", "nested"):
         chosen = rng.choice(max(sizes), max(wanted), replace=False, shuffle=False)
         picked = [chosen[chosen < size] for size in sizes]
+    elif scores.design == "labelled":
+        # Of all trials, whatever their labels: a number of each label would leave coins that are not independent.
+        chosen = rng.choice(sum(sizes), sum(wanted), replace=False, shuffle=False)
+        picked = [chosen[chosen < sizes[0]], chosen[chosen >= sizes[0]] - sizes[0]]
     else:
         picked = [rng.choice(size, pilot, replace=False, shuffle=False) for size, pilot in zip(sizes, wanted)]
     pilot = [array[which] for array, which in zip((scores.h0, scores.h1), picked)]
@@ -55,6 +58,11 @@ def split(
         # Trials without a score count as errors where errors are counted, and teach a pilot nothing.
         Scores(*rest, f"{scores.stream}/certify", scores.design, scores.failed),
     )
+
+
+def _pilot_size(size: int, share: float | None, most: int) -> int:
+    few = min(_ENOUGH, round(_SHARE_OF_FEW * size))
+    return min(max(round(_SHARE * size), few) if share is None else round(share * size), most)
 
 
 def multi_split(
