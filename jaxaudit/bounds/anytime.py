@@ -19,7 +19,7 @@ Reference:
 import numpy as np
 from scipy.special import xlog1py
 
-from .conditional import checked_delta
+from .conditional import checked_counts, checked_delta
 
 # The bets θ = 1 - e^-s with s = 8, 8/1.5, ... 1e-6, weighted as if s were exponential of rate 3/4: θ ~ Beta(1, 3/4).
 # A finer grid moves no mean bound by more than 0.002. A larger rate suits many failures, a smaller one few: over both
@@ -121,7 +121,8 @@ def log_e_value(epsilon, successes, failures, trials, delta, design="labelled"):
       >>> round(float(log_e_value(0.0, 5, 0, 5, 0.0)), 3)  # five of five: at most five doublings
       2.563
     """
-    _check_design(design)
+    if design not in ("labelled", "nested"):
+        raise ValueError(f"design must be 'labelled' or 'nested', got {design!r}")
     epsilon, *counts = (np.asarray(x, np.float64) for x in (epsilon, successes, failures, trials))
     for name, number in zip(("epsilon", "successes", "failures", "trials"), (epsilon, *counts)):
         if np.any(~(number >= 0)):
@@ -179,29 +180,7 @@ def _log_wealth(epsilon, successes, failures, trials, delta, design):
     return largest + np.log(np.exp(logs - largest[..., None]).sum(-1)) - _SAFETY
 
 
-def _check_design(design):
-    if design not in ("labelled", "nested"):
-        raise ValueError(f"design must be 'labelled' or 'nested', got {design!r}: other trials take the union")
-
-
 def _counted(false_positives, false_negatives, trials, direction, design):
-    """Successes, failures and the trials that δ is paid for, all of them possible."""
-    _check_design(design)
-    if direction not in ("forward", "reverse"):
-        raise ValueError(f"direction must be 'forward' or 'reverse', got {direction!r}")
-    trials_h0, trials_h1 = trials if isinstance(trials, tuple) else (trials, trials)
-    h0, h1 = (
-        tuple(np.asarray(x, np.float64) for x in pair)
-        for pair in ((false_positives, trials_h0), (false_negatives, trials_h1))
-    )
-    for name, (errors, number) in (("false_positives", h0), ("false_negatives", h1)):
-        if np.any(~((errors >= 0) & (errors <= number))):
-            raise ValueError(f"{name} must be in [0, trials], got {errors} of {number}")
-    # Eight standard deviations: less likely than 1e-13 for a fair coin, and unequal numbers would break the bound.
-    if np.any(np.abs(h0[1] - h1[1]) > (8 * np.sqrt(h0[1] + h1[1]) if design == "labelled" else 0)):
-        raise ValueError(
-            f"{design} trials cannot be {h0[1]} of h0 and {h1[1]} of h1: the union of two limits takes any numbers"
-        )
-    (failures, _), (misses, number) = (h0, h1) if direction == "forward" else (h1, h0)
-    successes = number - misses - (failures if design == "nested" else 0)
-    return np.maximum(successes, 0.0), failures, number
+    """Successes, failures and the trials that δ is paid for."""
+    rare, common, _, number = checked_counts(false_positives, false_negatives, trials, direction, design)
+    return np.maximum(common - rare if design == "nested" else common, 0.0), rare, number

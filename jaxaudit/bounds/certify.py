@@ -7,8 +7,8 @@ import numpy as np
 
 from .conditional import checked_delta
 from .epsilon import delta_clopper_pearson
-from .methods import METHODS
-from .records import Bound, Direction, Plan
+from .methods import certificate
+from .records import Bound, Direction, Event, Plan, overlap
 from .samples import Counts
 
 # A p-value is rounded up by at most so much, relatively.
@@ -63,7 +63,7 @@ def privacy_curve(
       simultaneous: P(some bound of the curve exceeds the true privacy curve) <= 1 - confidence; else the same of
       each bound by itself.
     """
-    if simultaneous or METHODS[plan.method].pays != "delta":
+    if simultaneous or certificate(plan.method).pays != "delta":
         return _bounds(plan, counts, deltas, confidence)
     found = []
     for delta in deltas:
@@ -86,10 +86,15 @@ def delta_at(plan: Plan, counts: Counts, epsilon: float, confidence: float = 0.9
       float in [0, 1], 0 where nothing can be claimed.
 
     Guarantee:
-      P(some bound, at whatever epsilons, exceeds the true delta) <= 1 - confidence.
+      P(some bound, at whatever epsilons, exceeds the true delta) <= 1 - confidence: by themselves, not together with
+      those of `epsilon_at`.
     """
     # Tests of one threshold for several deltas are one event here.
-    events = tuple({event.threshold: replace(event, delta=None) for event in plan.events}.values())
+    merged: dict[float, Event] = {}
+    for event in plan.events:
+        before = merged.get(event.threshold)
+        merged[event.threshold] = replace(event, delta=None, share=event.share + (before.share if before else 0.0))
+    events = tuple(merged.values())
     union, best = replace(plan, method="union", events=events), 0.0
     for event, level in zip(events, _levels(union, counts, _failure(confidence))):
         errors, rare = counts.at(event.threshold), _RARE[event.direction]
@@ -110,7 +115,7 @@ def claim_p_value(plan: Plan, counts: Counts, epsilon: float, delta: float) -> f
       epsilon, delta: the claim; it must have been made before the trials.
 
     Returns:
-      float in [1e-300, 1], rounded up.
+      float in [1e-150, 1], rounded up.
 
     Guarantee:
       If the claim is true, P(p-value <= a) <= a for every a.
@@ -123,7 +128,7 @@ def claim_p_value(plan: Plan, counts: Counts, epsilon: float, delta: float) -> f
         values = _values(plan, counts, _levels(plan, counts, np.exp(log_level)), delta)
         return max(value.max() for value in values.values()) > epsilon
 
-    low, high = np.log(1e-300), np.log1p(-1e-12)
+    low, high = np.log(1e-150), np.log1p(-1e-12)
     if not contradicted(high):
         return 1.0
     while high - low > _STEP:
@@ -170,30 +175,30 @@ def _failure(confidence: float) -> float:
 
 def _levels(plan: Plan, counts: Counts, failure: float) -> np.ndarray:
     """The failure probability of every event, after checking that the counts may be judged by this plan."""
-    if plan.stream == counts.stream and METHODS[plan.method].pays != "nothing":
+    if overlap(plan.stream, counts.stream) and certificate(plan.method).pays != "nothing":
         raise ValueError(
-            f"thresholds were chosen on stream {plan.stream!r}, which is also the stream to certify on: "
-            "a bound needs fresh trials"
+            f"thresholds were chosen on stream {plan.stream!r}, which shares trials with the stream to certify on, "
+            f"{counts.stream!r}: a bound needs fresh trials"
         )
-    if counts.stream in plan.fitted_on:
+    if shared := [stream for stream in plan.fitted_on if overlap(stream, counts.stream)]:
         raise ValueError(
-            f"the score was fitted on stream {counts.stream!r}, which is also the stream to certify on: "
-            "a bound needs fresh trials"
+            f"the score was fitted on stream {shared[0]!r}, which shares trials with the stream to certify on, "
+            f"{counts.stream!r}: a bound needs fresh trials"
         )
-    if counts.design not in METHODS[plan.method].designs:
-        allowed = " or ".join(METHODS[plan.method].designs)
+    if counts.design not in certificate(plan.method).designs:
+        allowed = " or ".join(certificate(plan.method).designs)
         raise ValueError(
             f"{plan.method} needs {allowed} trials; these counts are {counts.design}: use the union method"
         )
     shares = np.array([event.share for event in plan.events])
-    if METHODS[plan.method].pays == "nothing":
+    if certificate(plan.method).pays == "nothing":
         return np.full(shares.shape, failure)
     return failure * shares / shares.sum()
 
 
 def _values(plan: Plan, counts: Counts, levels: np.ndarray, deltas: np.ndarray) -> dict[Direction, np.ndarray]:
     """The bound of every event at every delta in either direction: f64[events, deltas], 0 where it has none."""
-    certificate, trials, events = METHODS[plan.method], counts.trials, plan.events
+    method, trials, events = certificate(plan.method), counts.trials, plan.events
     errors = np.array([counts.at(event.threshold) for event in events])
     values = {side: np.zeros((len(events), len(deltas))) for side in _RARE}
     for tested, rare in _RARE.items():
@@ -202,15 +207,15 @@ def _values(plan: Plan, counts: Counts, levels: np.ndarray, deltas: np.ndarray) 
             continue
         given = (*errors[own].T[:, :, None], trials)
         level = levels[own, None]
-        if certificate.pays == "delta":
+        if method.pays == "delta":
             at = np.array([[events[n].delta] for n in own])
-            values[tested][own] = np.where(at >= deltas, certificate.bound(*given, at, level, tested), 0.0)
+            values[tested][own] = np.where(at >= deltas, method.bound(*given, at, level, tested), 0.0)
             continue
         # The two limits of an event also bound the complementary event, at no extra cost. A band has one split of
         # the failure probability between the two rates for all its thresholds; an event has its own.
-        split = {"rare": rare} if certificate.pays == "event" else {}
+        split = {"rare": rare} if method.pays == "event" else {}
         for side in _RARE:
-            values[side][own] = certificate.bound(*given, deltas, level, direction=side, **split)
+            values[side][own] = method.bound(*given, deltas, level, direction=side, **split)
     return values
 
 
@@ -230,7 +235,7 @@ def _bounds(plan: Plan, counts: Counts, deltas: Sequence[float], confidence: flo
                 confidence=confidence,
                 method=plan.method,
                 kind="certified",
-                assumption=METHODS[plan.method].assumption,
+                assumption=certificate(plan.method).assumption,
                 direction=side,
                 threshold=plan.events[at].threshold,
                 errors_h0=errors_h0,
@@ -246,12 +251,12 @@ def _bounds(plan: Plan, counts: Counts, deltas: Sequence[float], confidence: flo
 
 def _ceilings(plan: Plan, counts: Counts, levels: np.ndarray, deltas: np.ndarray) -> np.ndarray:
     """The most that any event could certify, at every delta."""
-    certificate = METHODS[plan.method]
+    method = certificate(plan.method)
 
     def top(delta, level):
-        return np.maximum(*(certificate.bound(0, 0, counts.trials, delta, level, side) for side in _RARE))
+        return np.maximum(*(method.bound(0, 0, counts.trials, delta, level, side) for side in _RARE))
 
-    if certificate.pays != "delta":
+    if method.pays != "delta":
         return top(deltas, levels.max())
     # Once for every event, and not again for every delta that it serves: each costs as much as a bound.
     tested = np.array([event.delta for event in plan.events])

@@ -30,7 +30,7 @@ def epsilon_labelled(
     Args:
       false_positives: trials of H0 with score >= t; broadcasts.
       false_negatives: trials of H1 with score <= t; broadcasts.
-      trials: (trials under H0, trials under H1), as the coins fell.
+      trials: (trials under H0, trials under H1), as the coins fell, or their common number.
       delta: in [0, 1); broadcasts.
       significance: allowed failure probability in (0, 1).
       direction: "forward" or "reverse".
@@ -62,8 +62,8 @@ def epsilon_labelled(
       >>> round(float(epsilon_labelled(500, 200, (5000, 5000), 0.0, 0.05)), 3)
       2.184
     """
-    in_h0, in_h1, all_trials = _inside(false_positives, false_negatives, trials, direction)
-    rate = _rarer(in_h0, in_h1, all_trials, checked_delta(delta), 0.5, significance, limit)
+    rare, common, *each = checked_counts(false_positives, false_negatives, trials, direction, "labelled")
+    rate = _rarer(rare, common, sum(each), checked_delta(delta), 0.5, significance, limit)
     with np.errstate(divide="ignore"):
         return np.maximum(np.log1p(-rate) - np.log(rate), 0.0)
 
@@ -109,9 +109,8 @@ def epsilon_paired(
       >>> round(float(epsilon_paired(500, 200, 10_000, 0.0, 0.05)), 3)
       2.904
     """
-    draws = trials[0] if isinstance(trials, tuple) else trials
-    in_h0, in_h1, _ = _inside(false_positives, false_negatives, (draws, draws), direction)
-    rate = _rarer(in_h0, in_h1 - in_h0, draws, checked_delta(delta), 1.0, significance, limit)
+    rare, common, draws, _ = checked_counts(false_positives, false_negatives, trials, direction, "nested")
+    rate = _rarer(rare, common - rare, draws, checked_delta(delta), 1.0, significance, limit)
     return np.maximum(-np.log(rate), 0.0)
 
 
@@ -140,20 +139,46 @@ def delta_offset(trials, delta, significance):
     return np.where(positive, count, 0.0)
 
 
-def _inside(false_positives, false_negatives, trials, direction):
-    """Trials in the event under the hypothesis where it is rare, where it is common, and all of them."""
-    false_positives, false_negatives = (np.asarray(x, np.float64) for x in (false_positives, false_negatives))
-    trials_h0, trials_h1 = trials
-    if direction == "forward":
-        return false_positives, trials_h1 - false_negatives, trials_h0 + trials_h1
+def checked_counts(false_positives, false_negatives, trials, direction, design):
+    """Trials in the event under the hypothesis where it is rare and under the other, and the trials of either.
+
+    Args:
+      false_positives, false_negatives, direction: as in `epsilon_labelled`.
+      trials: (trials under H0, trials under H1), or their common number.
+      design: "labelled" or "nested".
+
+    Returns:
+      (rare, common, trials where it is rare, trials where it is common), f64.
+
+    Raises:
+      ValueError: for counts that are none, or that no fair coin and no nested draws could give.
+    """
+    if design not in ("labelled", "nested"):
+        raise ValueError(f"design must be 'labelled' or 'nested', got {design!r}: other trials take the union")
+    if direction not in ("forward", "reverse"):
+        raise ValueError(f"direction must be 'forward' or 'reverse', got {direction!r}")
+    trials = trials if isinstance(trials, tuple) else (trials, trials)
+    errors = [np.asarray(x, np.float64) for x in (false_positives, false_negatives)]
+    numbers = [np.asarray(x, np.float64) for x in trials]
+    for name, few, number in zip(("false_positives", "false_negatives"), errors, numbers):
+        if np.any(~((few >= 0) & (few <= number))):
+            raise ValueError(f"{name} must be in [0, trials], got {few} of {number}")
+    # Eight standard deviations: less likely than 1e-13 for a fair coin, and unequal numbers would break the bound.
+    if np.any(np.abs(numbers[0] - numbers[1]) > (8 * np.sqrt(sum(numbers)) if design == "labelled" else 0)):
+        raise ValueError(
+            f"{design} trials cannot be {numbers[0]} of h0 and {numbers[1]} of h1: the union of two limits takes any "
+            "numbers"
+        )
     if direction == "reverse":
-        return false_negatives, trials_h0 - false_positives, trials_h0 + trials_h1
-    raise ValueError(f"direction must be 'forward' or 'reverse', got {direction!r}")
+        errors, numbers = errors[::-1], numbers[::-1]
+    return errors[0], numbers[1] - errors[1], *numbers
 
 
 def _rarer(rare, common, trials, delta, share, significance, limit):
     """Upper limit for the share of the rare kind, after taking away the common trials that δ may account for."""
     significance = np.asarray(significance, np.float64)
+    if np.any(~((significance > 0) & (significance < 1))):
+        raise ValueError(f"significance must be in (0, 1), got {significance}")
     spent = np.where(delta > 0, TAIL_SHARE * significance, 0.0)
     kept = common - delta_offset(trials, share * delta, spent)
     informative = kept > 0

@@ -129,4 +129,4 @@ def delta_clopper_pearson(
         raise ValueError(f"epsilon must be >= 0, got {epsilon}")
     fpr, fnr = error_limits(false_positives, false_negatives, trials, significance, rare or _denominator(direction))
     common, scarce = (fnr, fpr) if direction == "forward" else (fpr, fnr)
-    return np.clip(1 - common - np.exp(epsilon + np.log(scarce)), 0.0, 1.0)
+    return np.clip(1 - common - np.exp(np.minimum(epsilon + np.log(scarce), 1.0)), 0.0, 1.0)

@@ -1,6 +1,8 @@
 """Records as JSON, and the count dictionaries of privacy-estimates as records."""
 
 import json
+import math
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -58,45 +60,88 @@ def from_json(text: str) -> Counts | Plan | Bound:
     """
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON ({error})") from error
     if not isinstance(found, dict):
         raise ValueError("holds no record: allowed is an object, as `bounds.to_json` writes it")
     if {"FN", "FP", "TN", "TP"} <= found.keys():
         return _confusion(found)
     version, kind = found.pop("jaxaudit", None), found.pop("record", None)
-    if kind not in _KINDS:
+    if not (isinstance(kind, str) and kind in _KINDS):
         raise ValueError(
             f"record is {kind!r}, allowed are {', '.join(_KINDS)}, or an object with the counts FN, FP, TN and TP"
         )
     if version != _VERSION:
         raise ValueError(f"format {version!r}, this version of jaxaudit reads {_VERSION}; update jaxaudit")
-    names = {field.name for field in fields(_KINDS[kind])}
-    if names != found.keys():
-        wrong = ", ".join(sorted(names ^ found.keys()))
-        raise ValueError(f"{kind} with missing or unknown fields: {wrong}")
+    _check_fields(kind, _KINDS[kind], found)
+    if kind == "plan":
+        for event in found["events"]:
+            _check_fields("plan, event", Event, event)
+        found["events"] = tuple(Event(**event) for event in found["events"])
+        found |= {name: tuple(found[name]) for name in ("deltas", "fitted_on")}
     try:
-        return _KINDS[kind](**_typed(kind, found))
-    except (TypeError, KeyError) as error:
+        return _KINDS[kind](**found)
+    except (TypeError, OverflowError) as error:
         raise ValueError(f"{kind} with a field of the wrong type ({error})") from error
 
 
-def _typed(kind: str, found: dict[str, Any]) -> dict[str, Any]:
-    if kind == "plan":
-        events = tuple(Event(**event) for event in found["events"])
-        return found | {"events": events} | {name: tuple(found[name]) for name in ("deltas", "fitted_on")}
-    if kind == "counts":
-        numbers = [found["trials_h0"], found["trials_h1"], *found["errors_h0"], *found["errors_h1"]]
-        if not all(type(number) is int for number in numbers):
-            raise ValueError("counts must be whole numbers")
-    return found
+def _number(value) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _whole(value) -> bool:
+    return type(value) is int and abs(value) < 2**63
+
+
+def _many(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(of, value))
+
+
+_TEXT = "text", lambda value: isinstance(value, str)
+_NUMBER = "a finite number", _number
+_COUNT = "whole numbers", _whole
+_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "thresholds": ("a list of finite numbers", _many(_number)),
+    "errors_h0": _COUNT,
+    "errors_h1": _COUNT,
+    "trials_h0": _COUNT,
+    "trials_h1": _COUNT,
+    "trials": _COUNT,
+    "stream": _TEXT,
+    "kind": _TEXT,
+    "assumption": _TEXT,
+    "events": ("a list of objects", _many(lambda value: isinstance(value, dict))),
+    "deltas": ("a list of numbers in [0, 1)", _many(lambda value: _number(value) and 0 <= value < 1)),
+    "fitted_on": ("a list of texts", _many(_TEXT[1])),
+    "delta": ("a number in [0, 1)", lambda value: _number(value) and 0 <= value < 1),
+    "direction": ("'forward' or 'reverse'", lambda value: value in ("forward", "reverse")),
+    "threshold": _NUMBER,
+    "share": _NUMBER,
+    "epsilon": _NUMBER,
+    "confidence": _NUMBER,
+    "ceiling": _NUMBER,
+    "significance": _NUMBER,
+}
+
+
+def _check_fields(kind: str, cls: type, found: dict[str, Any]) -> None:
+    """Raise ValueError for a field that is missing, unknown or of the wrong type; the record checks the rest."""
+    names = {field.name for field in fields(cls)}
+    if names != found.keys():
+        raise ValueError(f"{kind} with missing or unknown fields: {', '.join(sorted(names ^ found.keys()))}")
+    for name in found.keys() & _FIELDS.keys():
+        words, good = _FIELDS[name]
+        good = _many(good) if kind == "counts" and name.startswith("errors") else good
+        unset = cls is Event and name == "delta" and found[name] is None
+        if not unset and not good(found[name]):
+            raise ValueError(f"{kind}: {name} must be {words}, got {str(found[name])[:60]}")
 
 
 def _confusion(found: dict[str, Any]) -> Counts:
     numbers = {name: found[name] for name in ("FN", "FP", "TN", "TP")}
     for name, number in numbers.items():
-        if type(number) is not int or number < 0:
-            raise ValueError(f"{name} is {number!r}, allowed are whole numbers >= 0")
+        if not (_whole(number) and number >= 0):
+            raise ValueError(f"{name} is {str(number)[:60]}, allowed are whole numbers >= 0")
     trials = numbers["FP"] + numbers["TN"], numbers["FN"] + numbers["TP"]
     if min(trials) < 1:
         raise ValueError("FP + TN and FN + TP must be 1 or more")

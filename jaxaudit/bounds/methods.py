@@ -79,6 +79,17 @@ METHODS = {
 }
 
 
+def certificate(method: str) -> Certificate:
+    """A certificate by its name.
+
+    Raises:
+      ValueError: where there is none of that name.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    return METHODS[method]
+
+
 def best_method(design: str) -> str:
     """The tightest certificate, at one event, for trials of a design.
 
@@ -108,5 +119,5 @@ def ceiling(trials, delta, significance, method):
       7.35
     """
     trials = trials if isinstance(trials, tuple) else (trials, trials)
-    bound = METHODS[method].bound
+    bound = certificate(method).bound
     return max(float(bound(0, 0, trials, delta, significance, side)) for side in ("forward", "reverse"))

@@ -12,13 +12,14 @@ probability:
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 from scipy.stats import kurtosis, skew
 
-from .methods import METHODS
+from .methods import certificate
 from .records import Direction, Event, Method, Plan
 from .samples import Scores
 
@@ -93,7 +94,7 @@ def declared(
       Plan.
     """
     deltas, places = _checked(deltas), [float(place) for place in np.ravel(thresholds)]
-    if METHODS[method].pays == "delta":
+    if certificate(method).pays == "delta":
         sides: tuple[Direction, ...] = ("forward", "reverse")
         events = [Event(place, side, delta) for delta in deltas for side in sides for place in places]
     else:
@@ -113,9 +114,17 @@ class _Test(NamedTuple):
 
 def _planned(pilot, trials, deltas, method, confidence, fitted_on, rules) -> Plan:
     deltas = _checked(deltas)
-    if pilot.design not in METHODS[method].designs:
-        allowed = " or ".join(METHODS[method].designs)
+    if not trials > 0:
+        raise ValueError(f"trials must be positive, got {trials}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be in (0, 1), got {confidence}")
+    if pilot.design not in certificate(method).designs:
+        allowed = " or ".join(certificate(method).designs)
         raise ValueError(f"{method} needs {allowed} trials, the pilot's are {pilot.design}: use the union method")
+    # By a power of two, so nothing is rounded and no square of a score overflows.
+    unit = 2.0 ** -np.frexp(max(np.abs(pilot.h0).max(), np.abs(pilot.h1).max()))[1]
+    single = all(np.array_equal(scores, scores.astype(np.float32)) for scores in (pilot.h0, pilot.h1))
+    pilot = replace(pilot, h0=pilot.h0 * unit, h1=pilot.h1 * unit)
     rates = [_RATES[rule](pilot, trials) for rule in rules]
     shares = _shares(pilot) if len(rules) > 1 else (1.0,)
     levels = [(1 - confidence) * share for share in shares]
@@ -127,9 +136,10 @@ def _planned(pilot, trials, deltas, method, confidence, fitted_on, rules) -> Pla
         counts = pilot.count([test.threshold for test in best])
         for test, delta, *errors in zip(best, tested, counts.errors_h0.tolist(), counts.errors_h1.tolist()):
             # Two thresholds between which no pilot score lies are one test.
-            same = (*errors, test.direction, delta if METHODS[method].pays == "delta" else None)
+            same = (*errors, test.direction, delta if certificate(method).pays == "delta" else None)
             weight = share + (events[same].share if same in events else 0.0)
-            events[same] = Event(_between_atoms(test.threshold), test.direction, same[-1], weight)
+            place = test.threshold / unit
+            events[same] = Event(_between_atoms(place) if single else place, test.direction, same[-1], weight)
     return Plan(method, tuple(events.values()), deltas, pilot.stream, fitted_on)
 
 
@@ -207,7 +217,7 @@ _RATES = {"gaussian": _gaussian_rates, "counted": _counted_rates}
 
 def _best(places, fpr, fnr, trials, deltas, significance, method) -> list[_Test]:
     """The threshold and direction with the largest expected bound, for every delta."""
-    bound, tests = METHODS[method].fixed, []
+    bound, tests = certificate(method).fixed, []
     at = np.asarray(deltas)[:, None]
     sides: tuple[Direction, ...] = ("forward", "reverse")
     expected = [

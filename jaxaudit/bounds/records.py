@@ -56,14 +56,16 @@ class Plan:
         for event in self.events:
             if event.direction not in get_args(Direction):
                 raise ValueError(f"direction must be 'forward' or 'reverse', got {event.direction!r}")
-            if not (0 < event.share < math.inf and math.isfinite(event.threshold)):
-                raise ValueError(f"an event needs a finite threshold and a share > 0, got {event}")
+            if not (1e-6 <= event.share <= 1e6 and math.isfinite(event.threshold)):
+                raise ValueError(f"an event needs a finite threshold and a share > 0 (1e-6 to 1e6), got {event}")
+            if event.delta is not None and not 0 <= event.delta < 1:
+                raise ValueError(f"delta of an event must be in [0, 1), got {event.delta}")
             if self.method not in ("union", "band") and event.delta is None:
                 raise ValueError(f"every event of a {self.method} plan needs its delta")
-        if self.stream in self.fitted_on:
+        if shared := [stream for stream in self.fitted_on if overlap(stream, self.stream)]:
             raise ValueError(
-                f"the score was fitted on stream {self.stream!r}, which is also the pilot's: thresholds need a "
-                "stream of their own"
+                f"the score was fitted on stream {shared[0]!r}, which is also the pilot's, or overlaps with it: "
+                "thresholds need a stream of their own"
             )
 
     @property
@@ -114,6 +116,16 @@ class Bound:
         rare = self.errors_h0 if self.direction == "forward" else self.errors_h1
         return self.epsilon > 0 and rare == 0
 
+    def __post_init__(self):
+        """Refuse to certify by what is no certificate."""
+        if self.kind == "certified" and self.method not in get_args(Method):
+            raise ValueError(f"certified bounds come from {', '.join(get_args(Method))}, got {self.method!r}")
+        if not (self.epsilon >= 0 and 0 <= self.delta < 1 and 0 < self.confidence < 1):
+            raise ValueError(
+                "a bound needs epsilon >= 0, delta in [0, 1) and confidence in (0, 1), got "
+                f"{self.epsilon}, {self.delta} and {self.confidence}"
+            )
+
     def __add__(self, other):
         """Refused: bounds of several models or pairs cannot be averaged."""
         raise TypeError(
@@ -131,6 +143,29 @@ class Bound:
         return f"ε {sign} {rounded_down(self.epsilon)} at δ = {self.delta:g} ({confidence})"
 
 
+# Between the name of a stream and of its parts; no path holds it.
+_OF = " > "
+
+
+def part_of(stream: str, split: str, part: Literal["pilot", "certify"]) -> str:
+    """The name of one of the two parts of a split."""
+    return _OF.join((stream, split, part))
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two streams may share trials: the two parts of one split do not, nor do streams of different roots.
+
+    Example:
+      >>> overlap("mine", "mine > split 0 > pilot"), overlap("mine > split 0 > certify", "mine > split 0 > pilot")
+      (True, False)
+    """
+    names = one.split(_OF), other.split(_OF)
+    differs = next((n for n, pair in enumerate(zip(*names)) if pair[0] != pair[1]), None)
+    if differs is None or differs == 0:
+        return differs is None
+    return {names[0][differs], names[1][differs]} != {"pilot", "certify"}
+
+
 def rounded_down(epsilon: float) -> str:
     """A bound in three decimals that are certified, too.
 
@@ -145,7 +180,9 @@ def percent(confidence: float) -> str:
     """A confidence, never rounded up: in whole percent, 99.9 % would claim certainty.
 
     Example:
-      >>> percent(0.95), percent(0.999), percent(1 - 0.05 / 9)
-      ('95%', '99.9%', '99.444%')
+      >>> percent(0.95), percent(0.999), percent(1 - 0.05 / 9), percent(1 - 1e-11)
+      ('95%', '99.9%', '99.444%', '99.999999999%')
     """
-    return f"{math.floor(1e5 * confidence + 1e-6) / 1000:g}%"
+    digits = 3 if confidence < 0.9999 else min(12, math.ceil(-math.log10(max(1 - confidence, 1e-12))))
+    # The decimal that a float stands for may lie a hair above it.
+    return f"{math.floor(100 * confidence * 10**digits + 1e-6) / 10**digits:.15g}%"

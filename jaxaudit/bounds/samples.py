@@ -50,7 +50,11 @@ class Scores:
                     "Scores.with_failures counts trials that failed as errors"
                 )
             object.__setattr__(self, name, scores)
+        if not all(isinstance(count, int | np.integer) and count >= 0 for count in self.failed):
+            raise ValueError(f"failed must be two whole numbers >= 0, got {self.failed}")
         _check_design(self.design, self.trials)
+        if self.design == "nested" and any(self.failed):
+            raise ValueError('trials that failed are not nested; Scores.with_failures makes them design="paired"')
         if self.design == "nested" and (self.h0.shape != self.h1.shape or np.any(self.h1 < self.h0)):
             raise ValueError('nested scores need h1[i] >= h0[i] for every i; use design="paired"')
 
@@ -144,6 +148,12 @@ class Counts:
         ):
             if errors.size and not (errors.min() >= 0 and errors.max() <= trials):
                 raise ValueError(f"errors_{name} must be in [0, {trials}], got {errors.min()} to {errors.max()}")
+        if np.isnan(self.thresholds).any():
+            raise ValueError("thresholds must be numbers, got NaN")
+        order = np.argsort(self.thresholds, axis=None, kind="stable")
+        again = np.diff(self.thresholds.ravel()[order]) == 0
+        if any(np.diff(errors.ravel()[order])[again].any() for errors in (self.errors_h0, self.errors_h1)):
+            raise ValueError("equal thresholds must have equal errors")
 
     @property
     def trials(self) -> tuple[int, int]:
@@ -152,6 +162,8 @@ class Counts:
 
     def __add__(self, other):
         """Counts of both sets of trials, which must be disjoint parts of one stream."""
+        if other is self:
+            raise ValueError("counts cannot be added to themselves: each trial counts once")
         same = (
             np.array_equal(self.thresholds, other.thresholds)
             and self.stream == other.stream

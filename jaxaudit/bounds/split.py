@@ -7,12 +7,14 @@ import numpy as np
 
 from .certify import epsilon_at
 from .pilot import robust_pilot
-from .records import Method, Plan
+from .records import Method, Plan, part_of
 from .samples import Scores
 
 # A pilot of 500 is enough for a Gaussian fit and 20,000 for both tails; a twentieth is little beside the rest, and a
 # tenth is what a small sample can spare.
 _SHARE, _SHARE_OF_FEW, _ENOUGH, _MOST = 0.05, 0.1, 500, 20_000
+# What a seed is used for: coins and splits of one seed must not read the same words.
+_SPLIT, _TOSS = 1, 2
 # Standard deviations of the number of heads that a sample of fixed size has room for.
 _ROOM = 5.0
 
@@ -34,9 +36,10 @@ def split(scores: Scores, seed: int, share: float | None = None, most: int = _MO
     Raises:
       ValueError: where one of the parts would be empty.
     """
+    named = f"split {seed} {share} {most}"
     if share is not None and not 0 < share < 1:
         raise ValueError(f"share of the pilot must be in (0, 1), got {share}")
-    rng, sizes = np.random.default_rng(seed), (scores.h0.size, scores.h1.size)
+    rng, sizes = _words(seed, _SPLIT), (scores.h0.size, scores.h1.size)
     wanted = [_pilot_size(size, share, most) for size in sizes]
     if min(wanted) < 1 or any(size - pilot < 1 for size, pilot in zip(sizes, wanted)):
         raise ValueError(f"{min(sizes)} scores cannot be split into a pilot and a rest; give more scores")
@@ -45,7 +48,7 @@ def split(scores: Scores, seed: int, share: float | None = None, most: int = _MO
         picked = [chosen[chosen < size] for size in sizes]
     elif scores.design == "labelled":
         # Of all trials, whatever their labels: a number of each label would leave coins that are not independent.
-        chosen = rng.choice(sum(sizes), sum(wanted), replace=False, shuffle=False)
+        chosen = rng.choice(sum(sizes), _pilot_size(sum(sizes), share, 2 * most), replace=False, shuffle=False)
         picked = [chosen[chosen < sizes[0]], chosen[chosen >= sizes[0]] - sizes[0]]
     else:
         picked = [rng.choice(size, pilot, replace=False, shuffle=False) for size, pilot in zip(sizes, wanted)]
@@ -54,10 +57,14 @@ def split(scores: Scores, seed: int, share: float | None = None, most: int = _MO
     if not (all(part.size for part in pilot) and all(part.size for part in rest)):
         raise ValueError(f"{min(sizes)} scores cannot be split into a pilot and a rest; give more scores")
     return (
-        Scores(*pilot, f"{scores.stream}/pilot", scores.design),
+        Scores(*pilot, part_of(scores.stream, named, "pilot"), scores.design),
         # Trials without a score count as errors where errors are counted, and teach a pilot nothing.
-        Scores(*rest, f"{scores.stream}/certify", scores.design, scores.failed),
+        Scores(*rest, part_of(scores.stream, named, "certify"), scores.design, scores.failed),
     )
+
+
+def _words(seed: int, purpose: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose,)))
 
 
 def _pilot_size(size: int, share: float | None, most: int) -> int:
@@ -127,7 +134,7 @@ def toss(scores: Scores, seed: int) -> Scores:
     """
     if scores.design == "labelled":
         raise ValueError("these scores are labelled already; their coins must not be tossed again")
-    rng, n = np.random.default_rng(seed), min(scores.h0.size, scores.h1.size)
+    rng, n = _words(seed, _TOSS), min(scores.h0.size, scores.h1.size)
     if n < 100:
         raise ValueError(f"{n} trials, allowed are 100 or more under each hypothesis")
     if scores.design != "independent":
