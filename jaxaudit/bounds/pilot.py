@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtr, ndtri
-from scipy.stats import kurtosis, skew
 
 from .methods import certificate
 from .records import Direction, Event, Method, Plan
@@ -122,7 +121,7 @@ def _planned(pilot, trials, deltas, method, confidence, fitted_on, rules) -> Pla
         allowed = " or ".join(certificate(method).designs)
         raise ValueError(f"{method} needs {allowed} trials, the pilot's are {pilot.design}: use the union method")
     # By a power of two, so nothing is rounded and no square of a score overflows.
-    unit = 2.0 ** -np.frexp(max(np.abs(pilot.h0).max(), np.abs(pilot.h1).max()))[1]
+    unit = 2.0 ** min(-np.frexp(max(np.abs(pilot.h0).max(), np.abs(pilot.h1).max()))[1], 1000)
     single = all(np.array_equal(scores, scores.astype(np.float32)) for scores in (pilot.h0, pilot.h1))
     pilot = replace(pilot, h0=pilot.h0 * unit, h1=pilot.h1 * unit)
     rates = [_RATES[rule](pilot, trials) for rule in rules]
@@ -156,7 +155,9 @@ def _checked(deltas) -> tuple[float, ...]:
 def _shares(pilot):
     """Of the failure probability, for the Gaussian rule and for the counting rule."""
     looks = [
-        scores.std() > 0 and abs(skew(scores)) < _SKEW and abs(kurtosis(scores)) < _KURTOSIS
+        (spread := scores.std()) > 0
+        and abs(np.mean(((scores - scores.mean()) / spread) ** 3)) < _SKEW
+        and abs(np.mean(((scores - scores.mean()) / spread) ** 4) - 3) < _KURTOSIS
         for scores in (pilot.h0, pilot.h1)
     ]
     return (LEAD_SHARE, 1 - LEAD_SHARE) if all(looks) else (1 - LEAD_SHARE, LEAD_SHARE)

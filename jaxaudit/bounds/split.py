@@ -40,16 +40,20 @@ def split(scores: Scores, seed: int, share: float | None = None, most: int = _MO
     if share is not None and not 0 < share < 1:
         raise ValueError(f"share of the pilot must be in (0, 1), got {share}")
     rng, sizes = _words(seed, _SPLIT), (scores.h0.size, scores.h1.size)
-    wanted = [_pilot_size(size, share, most) for size in sizes]
+    wanted, failed = [_pilot_size(size, share, most) for size in sizes], scores.failed
     if min(wanted) < 1 or any(size - pilot < 1 for size, pilot in zip(sizes, wanted)):
         raise ValueError(f"{min(sizes)} scores cannot be split into a pilot and a rest; give more scores")
     if scores.design in ("paired", "nested"):
         chosen = rng.choice(max(sizes), max(wanted), replace=False, shuffle=False)
         picked = [chosen[chosen < size] for size in sizes]
     elif scores.design == "labelled":
-        # Of all trials, whatever their labels: a number of each label would leave coins that are not independent.
-        chosen = rng.choice(sum(sizes), _pilot_size(sum(sizes), share, 2 * most), replace=False, shuffle=False)
-        picked = [chosen[chosen < sizes[0]], chosen[chosen >= sizes[0]] - sizes[0]]
+        # Of all trials, whatever their labels and whether they failed: a number of each label would leave coins that
+        # are not independent.
+        m = sum(scores.trials)
+        chosen = rng.choice(m, _pilot_size(m, share, 2 * most), replace=False, shuffle=False)
+        picked = [chosen[chosen < scores.trials[0]], chosen[chosen >= scores.trials[0]] - scores.trials[0]]
+        failed = tuple(int(f - (which >= size).sum()) for f, which, size in zip(failed, picked, sizes))
+        picked = [which[which < size] for which, size in zip(picked, sizes)]
     else:
         picked = [rng.choice(size, pilot, replace=False, shuffle=False) for size, pilot in zip(sizes, wanted)]
     pilot = [array[which] for array, which in zip((scores.h0, scores.h1), picked)]
@@ -59,7 +63,7 @@ def split(scores: Scores, seed: int, share: float | None = None, most: int = _MO
     return (
         Scores(*pilot, part_of(scores.stream, named, "pilot"), scores.design),
         # Trials without a score count as errors where errors are counted, and teach a pilot nothing.
-        Scores(*rest, part_of(scores.stream, named, "certify"), scores.design, scores.failed),
+        Scores(*rest, part_of(scores.stream, named, "certify"), scores.design, failed),
     )
 
 
