@@ -3,7 +3,9 @@
 The true epsilon of a pair is the largest over both orders of the two hypotheses, in nats and at least 0.
 """
 
-from functools import cache
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 
 import mpmath as mp
 import numpy as np
@@ -49,17 +51,27 @@ def laplace_epsilon(delta, shift):
     return max(0.0, shift + 2 * np.log1p(-delta))
 
 
+def laplace_delta(epsilon, shift):
+    """True delta of the same pair."""
+    return max(0.0, -np.expm1((epsilon - shift) / 2))
+
+
 def gaussian_epsilon(delta, shift):
-    """True epsilon of z against z + shift, z ~ N(0, 1): Balle & Wang (2018), Theorem 8, by bisection."""
-
-    def excess(eps):
-        return mp.ncdf(shift / 2 - eps / shift) - mp.exp(eps) * mp.ncdf(-shift / 2 - eps / shift) - delta
-
+    """True epsilon of z against z + shift, z ~ N(0, 1), by bisection; infinite at delta 0 unless the laws agree."""
     with mp.workdps(DIGITS):
-        shift, delta = mp.mpf(shift), mp.mpf(delta)
+        delta = mp.mpf(delta)
         if delta == 0:
             return float("inf") if shift else 0.0
-        return float(_smallest_root(excess)) if shift else 0.0
+        return float(_smallest_root(lambda eps: gaussian_delta(eps, shift) - delta))
+
+
+def gaussian_delta(epsilon, shift):
+    """True delta of the same pair: Balle & Wang (2018), Theorem 8."""
+    with mp.workdps(DIGITS):
+        epsilon, shift = mp.mpf(epsilon), mp.mpf(shift)
+        if not shift:
+            return mp.mpf(0)
+        return mp.ncdf(shift / 2 - epsilon / shift) - mp.exp(epsilon) * mp.ncdf(-shift / 2 - epsilon / shift)
 
 
 def randomised_response_epsilon(delta, epsilon):
@@ -78,13 +90,104 @@ def four_outcomes(epsilon, delta):
     return h0, h0[::-1]
 
 
+def discrete_delta(epsilon, h0, h1):
+    """True delta of two laws on the same finite set: the larger of their two hockey-stick divergences."""
+    return max(np.sum(np.maximum(p - np.exp(epsilon) * q, 0)) for p, q in ((h0, h1), (h1, h0)))
+
+
 def discrete_epsilon(delta, h0, h1):
     """True epsilon of two laws on the same finite set: the root of their hockey-stick divergence."""
+    return float(_smallest_root(lambda eps: discrete_delta(eps, h0, h1) - delta))
 
-    def excess(eps):
-        return max(np.sum(np.maximum(p - np.exp(eps) * q, 0)) for p, q in ((h0, h1), (h1, h0))) - delta
 
-    return float(_smallest_root(excess))
+def truncated_geometric(epsilon, shift, cells):
+    """Two-sided geometric noise on the middle cells, `shift` apart, clamped to 0 .. cells - 1: laws (h0, h1).
+
+    Reference:
+      Ghosh, Roughgarden & Sundararajan (2009), arXiv:0811.2841.
+    """
+    ratio, first = np.exp(-epsilon / shift), (cells - shift) // 2
+    far = np.arange(-1000, 1000 + cells)
+    laws = []
+    for middle in (first, first + shift):
+        law = np.bincount(np.clip(far, 0, cells - 1), ratio ** np.abs(far - middle), cells)
+        laws.append(law / law.sum())
+    return tuple(laws)
+
+
+@dataclass(frozen=True)
+class Law:
+    """Two laws of scores whose privacy curve is known, both rising functions of a base draw, which they may share.
+
+    Attributes:
+      base: the draw, a method of `numpy.random.Generator`; `mirrored` has the same law.
+      h0, h1: scores of base draws, f64[n] -> f64[n], with h1 >= h0.
+      epsilon: true epsilon at a delta.
+      delta: true delta at an epsilon.
+      threshold: a fair place for a test that is declared without a look at any score.
+    """
+
+    base: str
+    h0: Callable
+    h1: Callable
+    epsilon: Callable
+    delta: Callable
+    threshold: float
+
+    def draw(self, rng, size):
+        return getattr(rng, self.base)(size=size)
+
+    def mirrored(self, base):
+        return 1 - base if self.base == "random" else -base
+
+
+def gaussian(shift):
+    return _shifted("normal", shift, gaussian_epsilon, gaussian_delta, shift / 2 + 1)
+
+
+def laplace(shift):
+    return _shifted("laplace", shift, laplace_epsilon, laplace_delta, shift)
+
+
+def atoms(h0, h1, threshold):
+    """Scores 1/2, 3/2, … with laws h0 and h1: nothing but ties."""
+    return _on_cells(h0, h1, threshold, lambda ends: lambda u: np.searchsorted(ends[1:-1], u, side="right") + 0.5)
+
+
+def piecewise(h0, h1, threshold):
+    """The same spread evenly, each atom over one unit: a ROC curve of straight pieces, without ties."""
+    return _on_cells(h0, h1, threshold, lambda ends: lambda u: np.interp(u, ends, np.arange(ends.size)))
+
+
+def _shifted(base, shift, epsilon, delta, threshold):
+    curves = cache(partial(epsilon, shift=shift)), cache(partial(delta, shift=shift))
+    return Law(base, lambda z: z, lambda z: z + shift, *curves, threshold)
+
+
+def _on_cells(h0, h1, threshold, quantile):
+    h0, h1 = np.array(h0), np.array(h1)
+    ends = [np.append(0.0, np.cumsum(law)) for law in (h0, h1)]
+    curves = (cache(partial(curve, h0=h0, h1=h1)) for curve in (discrete_epsilon, discrete_delta))
+    return Law("random", *map(quantile, ends), *curves, threshold)
+
+
+_LIKELY, _RARE = 0.02 * np.exp(3), 0.1 * np.exp(1)
+_STRAIGHT = np.array([_LIKELY, _RARE, 0.1, 0.02]) / (_LIKELY + _RARE + 0.12)
+
+LAWS = {
+    "null": gaussian(0.0),
+    "Gaussian 0.3": gaussian(0.3),
+    "Gaussian 1": gaussian(1.0),
+    "Gaussian 3": gaussian(3.0),
+    "Laplace 1": laplace(1.0),
+    "Laplace 3": laplace(3.0),
+    "Laplace 5": laplace(5.0),
+    "randomised response 1": atoms(*four_outcomes(1.0, 0.0), threshold=2),
+    "geometric 1": atoms(*truncated_geometric(1.0, shift=2, cells=16), threshold=9),
+    # Slopes of e³, e, 1/e and e⁻³.
+    "piecewise-linear ROC": piecewise(_STRAIGHT, _STRAIGHT[::-1], threshold=3),
+    "four outcomes": atoms(*four_outcomes(1.0, 1e-3), threshold=2),
+}
 
 
 def published_rule(h0, h1, delta, confidence=0.95):
