@@ -12,12 +12,32 @@ from rich.table import Table
 from rich.text import Text
 
 from . import cli_bounds
-from .console import CELL, DATA_DIR, SET, page, wanted_recipe
+from .console import CELL, DATA_DIR, SET, SEVERAL, page, wanted_recipe
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-@click.group(context_settings=_SETTINGS)
+class _Commands(click.Group):
+    """Leaves a closed pipe to `__main__`; click would end with 1, which is a verdict here."""
+
+    def make_context(self, *arguments, **extra):
+        with _closed_pipe_told():
+            return super().make_context(*arguments, **extra)
+
+    def invoke(self, ctx):
+        with _closed_pipe_told():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _closed_pipe_told():
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise SystemExit(141) from error
+
+
+@click.group(cls=_Commands, context_settings=_SETTINGS)
 @click.version_option(package_name="jaxaudit")
 def cli():
     """Certified lower bounds on how much secure aggregation leaks."""
@@ -32,7 +52,9 @@ for command in (cli_bounds.bound, cli_bounds.assert_, cli_bounds.plan):
 @SET
 @click.option("--trials", type=int, help="Certifying trials.")
 @click.option("--seed", type=int, help="Of every random number.")
-@click.option("--delta", "deltas", type=float, multiple=True, help="Repeat for several; their bounds hold together.")
+@click.option(
+    "--delta", "deltas", type=SEVERAL, multiple=True, help="Repeat for several; their bounds hold together."
+)
 @click.option("--confidence", type=float, help="That all bounds hold.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/RECIPE-DIGEST]")
 @click.option(
@@ -55,7 +77,12 @@ def run(recipe, overrides, trials, seed, deltas, confidence, out, part, exact, d
     """
     from . import cache, config, devices
 
-    options = {"trials": trials, "seed": seed, "deltas": list(deltas) or None, "confidence": confidence}
+    options = {
+        "trials": trials,
+        "seed": seed,
+        "deltas": list(dict.fromkeys(deltas)) or None,
+        "confidence": confidence,
+    }
     wanted = wanted_recipe(recipe, overrides, data_dir, **options)
     part = _range(part, wanted.trials)
     if exact and (part or distributed):

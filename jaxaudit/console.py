@@ -18,6 +18,62 @@ SET = click.option(
 )
 
 
+class _OneOfSeveral(click.types.FloatParamType):
+    """A number of an option that is repeated for several."""
+
+    def convert(self, value, param, ctx):
+        """Refuse a list in one word, which is what many programs take."""
+        if isinstance(value, str) and "," in value:
+            self.fail(f"{value!r} is not a valid float; repeat {param.opts[0]} for several", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+SEVERAL = _OneOfSeveral()
+
+
+def about_scores(command):
+    """Options of the commands that take scores or counts."""
+    for option in (
+        click.option(
+            "--failures", is_flag=True, help="Count scores that are not finite as errors, instead of refusing them."
+        ),
+        click.option(
+            "--seed",
+            type=click.IntRange(0),
+            default=0,
+            show_default=True,
+            help="Of the split into pilot and certifying scores, and of the coins for independent samples. Choose it "
+            "beforehand.",
+        ),
+        click.option(
+            "--method",
+            # The names of bounds.METHODS, without the half second that importing them takes.
+            type=click.Choice(["union", "cc-cp", "pc-cp", "band", "cc-anytime", "pc-anytime"]),
+            help="Certificate.  [default: the best that is sound for the design]",
+        ),
+        click.option(
+            "--design",
+            type=click.Choice(["paired", "nested", "independent", "labelled"]),
+            help="How the trials were made: h0[i] and h1[i] share a draw; they do, and h1[i] is h0[i] plus the same "
+            "shift >= 0 in every trial; two samples of fixed size; a fair coin for every trial.  [default: not "
+            "declared, which assumes nothing]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def checked_confidence(confidence: float | None, otherwise: float) -> float:
+    """The confidence that was asked for, or another where none was.
+
+    Raises:
+      ValueError: where it is none.
+    """
+    if confidence is not None and not 0 < confidence < 1:
+        raise ValueError(f"--confidence is {confidence}, allowed are numbers strictly between 0 and 1")
+    return otherwise if confidence is None else confidence
+
+
 def page() -> Console:
     """Where a command prints: the terminal, or a page of 110 columns where there is none."""
     console = Console()

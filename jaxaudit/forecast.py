@@ -12,7 +12,7 @@ import numpy as np
 from .audit import Prepared
 from .bounds import best_method, ceiling, gaussian_epsilon, histogram_edges, roc_thresholds
 from .bounds.planning import expected_epsilon, leading_significance, trials_needed
-from .config import MAX_TRIALS, MIN_TRIALS, Recipe
+from .config import MAX_TRIALS, MIN_TRIALS, Recipe, to_mapping
 from .game import Game
 from .player import Player, Progress
 from .tuning import pilot_trials, tuned
@@ -80,6 +80,14 @@ def prepare(recipe: Recipe, progress: Callable[[str, int], Progress]) -> Ready:
     pilot = player.scores(game, "pilot", pilot_trials(MIN_TRIALS))
     thresholds = tuple(np.union1d(roc_thresholds(scores), histogram_edges(scores)) for scores in pilot)
     return Ready(recipe, prepared, game, thresholds, time.perf_counter() - began)
+
+
+def words(ready: Ready, name: str | None = None) -> str:
+    """What is audited, as the title of its run says it: attack, population, and the pair where there is one cell."""
+    asked = to_mapping(ready.recipe)
+    cells = [cell for cell in ready.prepared.cells if name in (None, cell.name)]
+    pair = f", pair {cells[0].pair.name}" if len(cells) == 1 and cells[0].pair.name else ""
+    return f"{asked['attack']['kind']} on {asked['population']['kind']} updates{pair}"
 
 
 def trials_per_second(ready: Ready) -> float:

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
 from .bounds import METHODS, Counts, Plan, percent, rounded_down
 from .store import UNBOUNDED, Run
 
+# Columns of a terminal below which a table of bounds leaves out the rates, and then the errors, that it was made of.
+_RATES, _ERRORS = 60, 45
 _METHOD_WORDS = {
     "pc-cp": "paired conditional Clopper-Pearson",
     "cc-cp": "conditional Clopper-Pearson of labelled trials",
@@ -47,11 +49,11 @@ def show(run: Run, console: Console, name: str | None = None) -> None:
     elif several:
         console.print(cell_table(cells, _title(run.summary)))
     else:
-        console.print(bound_table(told["bounds"], _title(run.summary, told)))
+        console.print(bound_table(told["bounds"], _title(run.summary, told), width=console.width))
         if told["off_span"]:
             level = percent(told["confidence"])
             title = f"The off-span score of a server that knows the audited pool: a statement of its own, at {level}"
-            console.print(bound_table(told["off_span"], title))
+            console.print(bound_table(told["off_span"], title, width=console.width))
     shown = [cell for cell in (cells if several else [told]) if cell["population"]]
     if shown and run.whole:
         level = run.summary["confidence"] if several else told["confidence"]
@@ -86,61 +88,85 @@ def _others(cells):
     return f"their statements differ in the pair and in the cohort ({pairs}); --cell NAME prints them.{certificates}"
 
 
-def cell_table(cells: Sequence[dict], title: str) -> Table:
+def cell_table(cells: Sequence[dict], title: str) -> Group:
     """All cells of a run: a row for every cell and delta."""
-    result = framed(title, [row for cell in cells for row in cell["bounds"]])
+    result = framed([row for cell in cells for row in cell["bounds"]])
     add_columns(result, left=["cell"], right=["Δ", "δ", "ε certified", "predicted", "ceiling"])
     result.add_column("verdict", no_wrap=True)
     for cell in cells:
         first = (cell["name"], "–" if cell["distance"] is None else f"{cell['distance']:.3f}", cell["verdict_kind"])
         for row in cell["bounds"]:
-            numbers = f"{row['delta']:g}", Text(_certified(row), "bold"), _number(row["epsilon_predicted"])
+            numbers = delta_words(row["delta"]), Text(_certified(row), "bold"), _number(row["epsilon_predicted"])
             result.add_row(*first[:2], *numbers, _number(row["epsilon_ceiling"]), first[2])
             first = ("", "", "")
-    return result
+    return titled(title, result)
 
 
-def population_table(cells: Sequence[dict], confidence: float) -> Table:
+def population_table(cells: Sequence[dict], confidence: float) -> Group:
     """What cohorts that share no client certify about the population they come from."""
     title = (
         f"On the population: disjoint cohorts as the only trials, a statement of its own, at {percent(confidence)}"
     )
-    result = framed(title, [row for cell in cells for row in cell["population"]])
+    result = framed([row for cell in cells for row in cell["population"]])
     add_columns(result, left=["cell"], right=["disjoint cohorts", "δ", "ε certified", "ceiling"])
     for cell in cells:
         first = cell["name"], f"{cell['population'][0]['trials']:,}"
         for row in cell["population"]:
-            numbers = f"{row['delta']:g}", Text(_certified(row), "bold"), f"{row['epsilon_ceiling']:.3f}"
+            numbers = delta_words(row["delta"]), Text(_certified(row), "bold"), f"{row['epsilon_ceiling']:.3f}"
             result.add_row(*first, *numbers)
             first = ("", "")
-    return result
+    return titled(title, result)
 
 
-def bound_table(rows: Sequence[dict], title: str, predictions: bool = True) -> Table:
-    """Bounds as a table: certified values carry the sign ≥, and nothing else does."""
-    result = framed(title, rows)
-    predicted = ["predicted"] * predictions
-    add_columns(result, left=[], right=["δ", "ε certified", *predicted, "ceiling", "FPR", "FNR"])
-    # On a narrow terminal the errors take two lines before any number is cut off.
-    result.add_column("errors", justify="right")
+def bound_table(rows: Sequence[dict], title: str, predictions: bool = True, width: int = 110) -> Group:
+    """Bounds as a table: certified values carry the sign ≥, and nothing else does.
+
+    Args:
+      rows: as in summary.json.
+      title: above the table.
+      predictions: whether there is a column for them.
+      width: of the terminal. A narrow one shows fewer columns, for no number may be cut off.
+    """
+    result = framed(rows)
+    predicted, rates = ["predicted"] * predictions, ["FPR", "FNR"] * (width >= _RATES)
+    add_columns(result, left=[], right=["δ", "ε certified", *predicted, "ceiling", *rates])
+    if width >= _ERRORS or not predictions:
+        # On a narrow terminal the errors take two lines before any number is cut off.
+        result.add_column("errors", justify="right")
     for row in rows:
         result.add_row(
-            f"{row['delta']:g}",
-            Text(_certified(row), "bold"),
+            *(delta_words(row["delta"]), Text(_certified(row), "bold")),
             *[_number(row["epsilon_predicted"])] * predictions,
             _number(row["epsilon_ceiling"]),
-            f"{row['fpr']:.3g}",
-            f"{row['fnr']:.3g}",
-            "none sampled" if row["errors_h0"] is None else f"{row['errors_h0']:,} + {row['errors_h1']:,}",
+            *(f"{row[name.lower()]:.3g}" for name in rates),
+            *[_errors(row)] * (width >= _ERRORS or not predictions),
         )
-    return result
+    return titled(title, result)
+
+
+def _errors(row):
+    return "none sampled" if row["errors_h0"] is None else f"{row['errors_h0']:,} + {row['errors_h1']:,}"
+
+
+def delta_words(delta: float) -> str:
+    """A delta as it is asked for, with an exponent where it is small.
+
+    Example:
+      >>> [delta_words(delta) for delta in (0.0, 0.001, 2.5e-4, 1e-5)]
+      ['0', '0.001', '2.5e-04', '1e-05']
+    """
+    if delta == 0 or delta >= 1e-3:
+        return f"{delta:g}"
+    digits, exponent = f"{delta:.5e}".split("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{exponent}"
 
 
 def trials_words(counts: Counts) -> str:
     """How many trials there were: under each hypothesis, or in all where each was under one."""
+    h0, h1 = counts.trials
     if counts.design == "labelled":
-        return f"{sum(counts.trials):,} labelled trials"
-    return f"{min(counts.trials):,} trials"
+        return f"{h0 + h1:,} labelled trials"
+    return f"{h0:,} trials" if h0 == h1 else f"{h0:,} + {h1:,} trials"
 
 
 def design_words(counts: Counts, declared: str | None, seed: int) -> str:
@@ -152,13 +178,13 @@ def design_words(counts: Counts, declared: str | None, seed: int) -> str:
     return _DESIGN_WORDS[counts.design]
 
 
-def threshold_words(plan: Plan) -> str:
-    """Where the thresholds of a plan come from; nothing where they do not matter."""
+def threshold_words(plan: Plan, seed: int | None = None) -> str:
+    """Where the thresholds of a plan come from, and the seed of the split; nothing where they do not matter."""
     if METHODS[plan.method].pays == "nothing":
         return ""
-    return (
-        f"thresholds were {'fixed beforehand' if plan.stream == 'declared beforehand' else 'chosen on other trials'}"
-    )
+    if plan.stream == "declared beforehand":
+        return "thresholds were fixed beforehand"
+    return "thresholds were chosen on other trials" + ("" if seed is None else f", split off by seed {seed}")
 
 
 def method_sentence(
@@ -168,6 +194,7 @@ def method_sentence(
     thresholds: str = "thresholds were chosen on other trials",
     design: str = "",
     predictions: bool = True,
+    numbers: str = "The ceiling is the most that this many trials could certify.",
 ) -> Text:
     """How the columns of the table are to be read.
 
@@ -178,6 +205,7 @@ def method_sentence(
       thresholds: where they come from.
       design: how the trials were made.
       predictions: whether the table has some.
+      numbers: what its other columns are.
     """
     model = " A prediction is a Gaussian model of the noise, not a bound." * predictions
     if methods == ["exact"]:
@@ -192,21 +220,24 @@ def method_sentence(
     return Text.assemble(
         ("How to read it: ", "bold"),
         f"with {percent(confidence)} confidence all bounds of the table hold together{share} ({how}).{model} "
-        "The ceiling is the most that this many trials could certify.",
+        f"{numbers}",
     )
 
 
-def framed(title: str, rows: Sequence[dict] = ()) -> Table:
+def framed(rows: Sequence[dict] = ()) -> Table:
     """An empty table; where a bound among its rows has a star it says what that means."""
-    result = Table(
-        title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_style="bold", title_justify="left"
-    )
+    result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     if any(row["censored"] for row in rows):
         result.caption = Text(
             "* No error of the rarer kind was seen: limited by the number of trials, not a measurement of ε."
         )
         result.caption_style, result.caption_justify = "yellow", "left"
     return result
+
+
+def titled(title: str, table: Table) -> Group:
+    """A table below its title, which is as wide as the page and not as the table."""
+    return Group(Text(title, "bold"), table)
 
 
 def add_columns(table: Table, left: Sequence[str], right: Sequence[str]) -> None:

@@ -457,6 +457,17 @@ def bad_files():
     np.savez(
         "no_counts.npz", **ERRORS | {name: ERRORS[name][:0] for name in ("thresholds", "errors_h0", "errors_h1")}
     )
+    np.save("one.npy", h)
+    for name in ("scores.pkl", "scores.csv"):
+        Path(name).write_text("h0,h1\n1,2\n")
+    # A number that is no finite one is no JSON, but Python reads it.
+    counts = '{"jaxaudit": 1, "record": "counts", "thresholds": %s, "errors_h0": %s, "errors_h1": %s, '
+    counts += '"trials_h0": 9, "trials_h1": 9, "stream": "mine", "design": "paired"}'
+    Path("no_thresholds.json").write_text(counts % ("[]", "[]", "[]"))
+    Path("infinite.json").write_text(counts % ("[Infinity]", "[1]", "[1]"))
+    Path("run").mkdir()
+    np.savez("run/counts.npz", **ERRORS)
+    Path("run", "summary.json").write_text("{}")
     Path("list.json").write_text("[1, 2]")
     Path("plan.json").write_text('{"jaxaudit": 1, "record": "plan"}')
     Path("negative.json").write_text('{"FN": -1, "FP": 0, "TN": 5, "TP": 5}')
@@ -562,6 +573,16 @@ bound flipped.npz
 bound archive.npz
 bound text.safetensors
 bound two_trials.npz
+bound no_thresholds.json
+bound infinite.json
+bound one.npy
+bound scores.pkl
+bound scores.csv
+bound good.npz --delta 1e-3,1e-5
+bound good.npz --confidence 2
+bound good.npz --method pc-cp --design paired
+bound gap.npz --failures
+bound run/counts.npz
 bound no_counts.npz
 bound good.npz --delta 1
 bound good.npz --delta nan
@@ -624,6 +645,39 @@ def test_bad_input_is_refused_in_one_line_and_writes_nothing(line):
     assert (answer.code, answer.out) == (2, "")
     assert re.fullmatch(r"jaxaudit: [^\n]+\n", answer.err)
     assert contents() == before
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        ("good.npz --delta=1e-3,1e-5", "'1e-3,1e-5' is not a valid float; repeat --delta for several"),
+        ("good.npz --confidence=2", "--confidence is 2.0, allowed are numbers strictly between 0 and 1"),
+        ("scores.csv", "file scores.csv: got suffix '.csv', allowed are .npz and .safetensors, and .json for counts"),
+        ("one.npy", "file one.npy holds one array; write both with np.savez(FILE, h0=…, h1=…)"),
+        ("one.npz", "file one.npz: no array 'h1', it holds h0; name them h0 (out) and h1 (in)"),
+        ("no_thresholds.json", "file no_thresholds.json: counts at no threshold"),
+        ("infinite.json", "file infinite.json: "),
+        (
+            "coins.npz --design=labelled",
+            "file coins.npz: --design labelled means that every trial tossed a fair coin",
+        ),
+        ("run/counts.npz", "file run/counts.npz is a part of a run folder; give the folder, run"),
+    ],
+)
+def test_a_refusal_says_what_is_allowed_and_what_to_do(words, told):
+    bad_files()
+    np.savez("coins.npz", h0=np.arange(1000.0), h1=np.arange(200.0))
+    answer = ask("bound", *words.split())
+    assert answer.code == 2 and told in answer.err
+
+
+def test_a_defect_is_told_from_a_verdict(monkeypatch):
+    def broken():
+        raise KeyError("lost")
+
+    monkeypatch.setattr("jaxaudit.doctor.examine", broken)
+    answer = ask("doctor")
+    assert answer.code == 70 and "Traceback" in answer.err and "KeyError: 'lost'" in answer.err
 
 
 def test_a_truncated_archive_is_refused_and_closed():
