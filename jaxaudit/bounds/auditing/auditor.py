@@ -4,7 +4,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
-from ..bands import equal_level_limit
 from ..bootstrap import bootstrap
 from ..epsilon import RARE_SHARE
 from ..estimates import epsilon_one_run_fdp
@@ -62,15 +61,14 @@ class ScoreAuditor:
         _require("significance", significance, "in (0, 0.5)", 0 < significance < 0.5)
         _require("delta", delta, "in [0, 1]", 0 <= delta <= 1)
 
-        def largest(canaries, errors, level, *limits):
-            return float(log_ratios(*canaries.limits(*errors, level, *limits), delta, one_sided).max(initial=0.0))
+        def largest(limits):
+            return float(log_ratios(*limits, delta, one_sided).max(initial=0.0))
 
         match threshold_strategy:
             case Bonferroni():
-                band = equal_level_limit, RARE_SHARE if one_sided else 0.5
-                return largest(self._canaries, self._canaries.corner_errors, significance, *band)
+                return largest(self._canaries.band(significance, RARE_SHARE if one_sided else 0.5))
             case Explicit(threshold):
-                return largest(self._canaries, self._canaries.errors_at(threshold), significance)
+                return largest(self._canaries.limits(*self._canaries.errors_at(threshold), significance))
             case Split(share, seed):
                 level, seeds = significance, [seed]
             case MultiSplit(number, share, seed):
@@ -82,7 +80,7 @@ class ScoreAuditor:
         for seed in seeds:
             choosing, testing = self._canaries.parts(share, seed)
             errors = testing.errors_at(choosing.best_threshold(level, delta, one_sided))
-            found.append(largest(testing, errors, level))
+            found.append(largest(testing.limits(*errors, level)))
         return float(np.median(found))
 
     def epsilon_raw_counts(
@@ -173,7 +171,7 @@ class ScoreAuditor:
         _require("significance", significance, "in (0, 0.5)", 0 < significance < 0.5)
         _require("delta", delta, "in (0, 1]", 0 < delta <= 1)
         _require("eps_tol", eps_tol, "positive", eps_tol > 0)
-        fpr, fnr = self._canaries.limits(*self._canaries.corner_errors, significance, equal_level_limit)
+        fpr, fnr = self._canaries.band(significance, 0.5)
         some = np.maximum(fpr, fnr) < 1 - delta
         distance = np.max(-ndtri(fpr[some]) - ndtri(fnr[some]), initial=0.0)
         return gaussian_epsilon(delta, distance) if distance > 0 else 0.0

@@ -5,6 +5,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..bands import equal_level_limit
 from ..intervals import clopper_pearson_upper
 from .hull import corners, roc_hull
 
@@ -23,6 +24,7 @@ class Canaries:
     def __init__(self, in_canary_scores: ArrayLike, out_canary_scores: ArrayLike):
         self.h1 = _checked(in_canary_scores, "in_canary_scores")
         self.h0 = _checked(out_canary_scores, "out_canary_scores")
+        self._bands = {}
 
     @cached_property
     def ordered(self):
@@ -52,6 +54,13 @@ class Canaries:
             limit(false_positives, self.h0.size, share * significance),
             limit(false_negatives, self.h1.size, (1 - share) * significance),
         )
+
+    def band(self, significance, share):
+        """Limits at the corners of the curve that hold at all of them; remembered, because they serve every delta."""
+        asked = significance, share
+        if asked not in self._bands:
+            self._bands = {asked: self.limits(*self.corner_errors, significance, equal_level_limit, share)}
+        return self._bands[asked]
 
     def best_threshold(self, significance, delta, one_sided):
         """The vertex of the hull with the largest bound on these scores, which it does not certify."""
