@@ -8,6 +8,7 @@ for a curve of 20 δ; pairs are counted once, for the paired conditional bound a
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -29,16 +30,17 @@ class Way(NamedTuple):
 
     Attributes:
       words: what it is called.
-      method: of the bound.
+      method: of the bound; None leaves it to the pilot, as a run does.
       labelled: each trial counts under one hypothesis.
     """
 
     words: str
-    method: str
+    method: str | None
     labelled: bool
 
 
-PAIRED, UNION, LABELLED = (
+CHOSEN, PAIRED, UNION, LABELLED = (
+    Way("pairs, the pilot's choice", None, False),
     Way("pairs, PC-CP", "pc-cp", False),
     Way("pairs, union", "union", False),
     Way("labelled, CC-CP", "cc-cp", True),
@@ -82,7 +84,7 @@ def paths(quick):
     least, most = (4, 5) if quick else (4, 8)
     sizes = tuple(10**power for power in range(least, most + 1))
     return (
-        Path("projected: sums of scores", projected, (PAIRED, UNION, LABELLED), sizes),
+        Path("projected: sums of scores", projected, (CHOSEN, PAIRED, UNION, LABELLED), sizes),
         Path("general: sums of whole updates", general, (UNION, LABELLED), sizes[: 2 if quick else 3]),
     )
 
@@ -99,7 +101,8 @@ def played(path, trials, seed):
     pilot_s = time.perf_counter() - began
     for way in path.ways:
         own, each = (replace(pilot, design="labelled"), trials // 2) if way.labelled else (pilot, trials)
-        plans[way] = {goal: bounds.robust_pilot(own, each, deltas, way.method) for goal, deltas in GOALS.items()}
+        choose = partial(bounds.robust_pilot, method=way.method) if way.method else bounds.best_plan
+        plans[way] = {goal: choose(own, each, deltas) for goal, deltas in GOALS.items()}
     for labelled in (False, True):
         ways = [way for way in path.ways if way.labelled == labelled]
         thresholds = np.unique(np.concatenate([p.thresholds for way in ways for p in plans[way].values()]))
@@ -172,8 +175,8 @@ def figure(path, every):
     from jaxaudit.plots import ENERGY, MEASURED, PALETTE, STYLE
 
     colors, markers = (
-        {PAIRED: ENERGY, UNION: PALETTE[3], LABELLED: MEASURED},
-        {PAIRED: "D", UNION: "s", LABELLED: "o"},
+        {CHOSEN: PALETTE[4], PAIRED: ENERGY, UNION: PALETTE[3], LABELLED: MEASURED},
+        {CHOSEN: "^", PAIRED: "D", UNION: "s", LABELLED: "o"},
     )
     with plt.rc_context(STYLE):
         drawn, panels = plt.subplots(1, 2, figsize=(8.4, 3.9), sharex=True, sharey=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from .audit import Prepared
-from .bounds import Bound, Scores, best_method, epsilon_at, robust_pilot
+from .bounds import Bound, Scores, best_plan, epsilon_at
 from .config import Recipe
 from .player import Player
 from .tuning import pilot_trials, tuned
@@ -34,8 +34,8 @@ def certify_population(
         slack, nested = audited.slack[number], learned.nested[number] and audited.nested[number]
         design = "nested" if nested else "paired"
         h0, h1 = (sums + np.vdot(column.test.weights, end) - column.test.offset.sum() for end in column.pair.both)
-        learnt, method = replace(pilot[number], design=design), best_method(design)
-        plan = robust_pilot(learnt, len(sums), recipe.deltas, method, confidence)
+        learnt = replace(pilot[number], design=design)
+        plan = best_plan(learnt, len(sums), recipe.deltas, confidence)
         counts = Scores(h0 + slack, h1 - slack, "disjoint cohorts", design).count(plan.thresholds)
         found.append(tuple(epsilon_at(plan, counts, delta, confidence) for delta in recipe.deltas))
     return found

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import config
 from .audit import Audit
-from .bounds import Counts, Event, Plan, Scores, best_method, histogram_edges, robust_pilot, roc_thresholds
+from .bounds import Counts, Event, Plan, Scores, best_method, best_plan, histogram_edges, roc_thresholds
 from .cache import code_sha256
 from .checkpoint import Checkpoint
 from .config import Recipe, make_recipe
@@ -174,7 +174,7 @@ def _plan(pilot: Scores, recipe: Recipe, confidence: float) -> Plan:
     trials = recipe.trials
     if recipe.design == "labelled":
         trials, pilot = trials // 2, replace(pilot, design="labelled")
-    return robust_pilot(pilot, trials, recipe.deltas, best_method(pilot.design), confidence)
+    return best_plan(pilot, trials, recipe.deltas, confidence)
 
 
 def _count_off_span(count: _Counting, prepared, moments, verdicts) -> list[tuple[Plan, Counts] | None]:

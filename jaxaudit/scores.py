@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from .bounds import (
     Counts,
     Plan,
     Scores,
-    best_method,
+    best_plan,
     declared,
     from_json,
     robust_pilot,
@@ -80,17 +81,17 @@ def plan_and_counts(path, deltas, confidence, design, method, seed, failures=Fal
     scores = _scores(found, path, design, failures)
     if design == "independent" and _tossed(scores, path, method):
         scores = toss(scores, seed)
-    method = method or best_method(scores.design)
-    if scores.design not in METHODS[method].designs:
+    if method and scores.design not in METHODS[method].designs:
         raise ValueError(f"file {path}: {method} needs {_NEEDS[METHODS[method].designs]}; use --method union")
-    if METHODS[method].pays == "nothing":
+    if method and METHODS[method].pays == "nothing":
         # A bound at all thresholds at once may take those that the same scores suggest.
         plan = declared(_everywhere(scores), deltas, method, stream=scores.stream)
         return Certifying(plan, scores.count(plan.thresholds), scores.failed, _reversed(scores))
     pilot, rest = split(scores, seed)
     # A score beyond float32 is no error; the pilot looks whether all scores are of that precision.
     with np.errstate(over="ignore"):
-        plan = robust_pilot(pilot, min(rest.trials), deltas, method, confidence)
+        choose = partial(robust_pilot, method=method) if method else best_plan
+        plan = choose(pilot, min(rest.trials), deltas, confidence=confidence)
     return Certifying(plan, rest.count(plan.thresholds), scores.failed, _reversed(pilot))
 
 

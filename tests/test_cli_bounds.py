@@ -353,11 +353,11 @@ def test_no_draw_is_on_both_sides_of_the_split_after_failures(files, monkeypatch
     failed(files / "shifted.npz", ["h0"], slice(0, None, 1000))
     pilots = []
 
-    def watch(pilot, *rest):
+    def watch(pilot, *rest, **named):
         pilots.append(pilot)
-        return bounds.robust_pilot(pilot, *rest)
+        return bounds.best_plan(pilot, *rest, **named)
 
-    monkeypatch.setattr(scores, "robust_pilot", watch)
+    monkeypatch.setattr(scores, "best_plan", watch)
     assert epsilon("mine.npz", "--failures", *options) > 0
     (pilot,) = pilots
     assert np.ptp(pilot.h1 - pilot.h0) < 1e-12

@@ -38,6 +38,7 @@ from .methods import best_method as best_method
 from .methods import ceiling as ceiling
 from .one_run import epsilon_one_run as epsilon_one_run
 from .order_statistics import epsilon_order_statistics as epsilon_order_statistics
+from .pilot import best_plan as best_plan
 from .pilot import declared as declared
 from .pilot import gaussian_pilot as gaussian_pilot
 from .pilot import robust_pilot as robust_pilot

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from .methods import certificate
+from .methods import best_method, certificate
 from .records import Direction, Event, Method, Plan
 from .samples import Scores
 
@@ -75,6 +75,25 @@ def gaussian_pilot(
       Plan.
     """
     return _planned(pilot, trials, deltas, method, confidence, fitted_on, ("gaussian",))
+
+
+def best_plan(
+    pilot: Scores, trials: int, deltas: Sequence[float], confidence: float = 0.95, fitted_on: tuple[str, ...] = ()
+) -> Plan:
+    """The robust plan of the certificate that promises most, on average over the deltas.
+
+    A conditional certificate is tighter at one delta, the union serves all of them and both directions at once: which
+    is better depends on how many deltas there are and on how far apart the laws are, and the pilot knows both.
+
+    Args:
+      pilot, trials, deltas, confidence, fitted_on: as for `robust_pilot`.
+
+    Returns:
+      Plan.
+    """
+    methods = dict.fromkeys((best_method(pilot.design), "union"))
+    plans = [robust_pilot(pilot, trials, deltas, method, confidence, fitted_on) for method in methods]
+    return max(plans, key=lambda plan: _promise(plan, pilot, trials, confidence))
 
 
 def declared(
@@ -232,6 +251,30 @@ def _best(places, fpr, fnr, trials, deltas, significance, method) -> list[_Test]
         best = np.flatnonzero(values == values.max())
         tests.append(_Test(float(places[best[best.size // 2]]), sides[side], float(values.max())))
     return tests
+
+
+def _promise(plan, pilot, trials, confidence):
+    """The mean over the deltas of what a plan is expected to certify, by the rule that leads."""
+    places = np.array([event.threshold for event in plan.events])
+    if np.argmax(_shares(pilot)) == 0:
+        fpr = ndtr((pilot.h0.mean() - places) / pilot.h0.std())
+        fnr = ndtr((places - pilot.h1.mean()) / pilot.h1.std())
+        fnr, each = np.minimum(fnr, 1 - fpr) if pilot.design == "nested" else fnr, (trials, trials)
+    else:
+        counts = pilot.count(places)
+        fpr, fnr, each = counts.errors_h0 / counts.trials_h0, counts.errors_h1 / counts.trials_h1, counts.trials
+    deltas, shares = np.array(plan.deltas), np.array([event.share for event in plan.events])
+    best, method = np.zeros(deltas.shape), certificate(plan.method)
+    for event, low, high, level in zip(plan.events, fpr, fnr, (1 - confidence) * shares / shares.sum()):
+        given = each[0] * low, each[1] * high, each
+        if method.pays == "delta":
+            value = method.fixed(*given, event.delta, level, event.direction, limit=_expected_limit)
+            best = np.maximum(best, np.where(event.delta >= deltas, value, 0.0))
+            continue
+        rare = "fpr" if event.direction == "forward" else "fnr"
+        for side in ("forward", "reverse"):
+            best = np.maximum(best, method.fixed(*given, deltas, level, side, rare, limit=_expected_limit))
+    return best.mean()
 
 
 def _expected_limit(errors, trials, significance):

@@ -258,3 +258,34 @@ def test_declared_thresholds_are_tested_in_both_directions_at_every_delta(method
 def test_no_thresholds_at_all_are_refused():
     with pytest.raises(ValueError, match="at least one event"):
         bounds.declared([], [0.0])
+
+
+# The certificate that the pilot chooses.
+
+
+@pytest.mark.parametrize(
+    "design, shift, deltas, method",
+    [
+        ("nested", 1.0, [1e-5], "pc-cp"),
+        ("labelled", 1.0, [1e-5], "cc-cp"),
+        ("nested", 3.0, np.geomspace(1e-5, 1e-1, 20), "union"),
+        ("labelled", 3.0, np.geomspace(1e-5, 1e-1, 20), "union"),
+        ("paired", 1.0, [1e-5], "union"),
+        ("independent", 1.0, [1e-5], "union"),
+    ],
+)
+def test_one_delta_takes_a_conditional_certificate_and_many_far_apart_the_union(design, shift, deltas, method):
+    # Where the means of 30 simulated bounds differ by 0.06 to 0.15 (benchmarks/designs.py shows it on an audit).
+    rng = np.random.default_rng(0)
+    h0 = rng.normal(size=5000)
+    pilot = bounds.Scores(h0, (h0 if design == "nested" else rng.normal(size=5000)) + shift, "pilot", design)
+    plan = bounds.best_plan(pilot, 100_000, deltas)
+    assert plan.method == method
+    assert plan == bounds.robust_pilot(pilot, 100_000, deltas, method)
+
+
+@pytest.mark.parametrize("shift", [0.0, 5.0])
+def test_scores_of_two_values_have_a_best_plan_too(shift):
+    h0 = np.random.default_rng(0).random(500).round()
+    plan = bounds.best_plan(bounds.Scores(h0, h0 + shift, "pilot", "nested"), 1000, [1e-3, 1e-5])
+    assert plan.method in ("pc-cp", "union") and np.isfinite(plan.thresholds).all()
