@@ -175,13 +175,14 @@ def figure(path, every):
     from jaxaudit.plots import ENERGY, MEASURED, PALETTE, STYLE
 
     colors, markers = (
-        {CHOSEN: PALETTE[4], PAIRED: ENERGY, UNION: PALETTE[3], LABELLED: MEASURED},
-        {CHOSEN: "^", PAIRED: "D", UNION: "s", LABELLED: "o"},
+        {PAIRED: ENERGY, UNION: PALETTE[3], LABELLED: MEASURED},
+        {PAIRED: "D", UNION: "s", LABELLED: "o"},
     )
     with plt.rc_context(STYLE):
         drawn, panels = plt.subplots(1, 2, figsize=(8.4, 3.9), sharex=True, sharey=True)
         for ax, (words, found) in zip(panels, every.items()):
-            for way, one in found.items():
+            # The pilot's choice would hide what it chose.
+            for way, one in ((way, found[way]) for way in colors if way in found):
                 for goal, style in zip(GOALS, ("-", "--")):
                     how = {"color": colors[way], "marker": markers[way], "ms": 4.5, "ls": style}
                     ax.plot(one.seconds, one.epsilon[goal][:, 0], label=f"{way.words}, {goal}", **how)
