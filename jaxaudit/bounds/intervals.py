@@ -95,6 +95,26 @@ def clopper_pearson_lower(errors, trials, significance):
     return np.where(limit > 0, above_half - 2.0**-53 * (1 - above_half < limit), 0 - limit)
 
 
+def approximate_upper(errors, trials, significance):
+    """The upper Clopper-Pearson limit to a percent or so, in closed form: for choosing thresholds, not for claims.
+
+    Where most trials err, one minus the lower limit of those that do not: a percent of the rarer of the two.
+
+    Reference:
+      Wilson & Hilferty (1931) for the quantile of the gamma law; Bol'shev (1963) from the gamma to the beta law.
+    """
+    rest, deviate = trials - errors, ndtri(significance)
+    upper = _approximate_quantile(errors + 1.0, rest, -deviate)
+    lower = _approximate_quantile(np.maximum(rest, 1e-9), errors + 1.0, deviate)
+    return np.where(2 * errors < trials, np.minimum(upper, 1.0), 1 - lower)
+
+
+def _approximate_quantile(shape, other, deviate):
+    """Of the beta law of these shapes, at a normal deviate."""
+    gamma = shape * np.maximum(1 - 1 / (9 * shape) + deviate / (3 * np.sqrt(shape)), 0.0) ** 3
+    return gamma / (other + (shape - 1 + gamma) / 2)
+
+
 def _limit(errors, successes, significance):
     """The upper limit, rounded up, where it is at most 1/2; elsewhere minus its complement, rounded up likewise."""
     shape = np.broadcast(errors, successes, significance).shape

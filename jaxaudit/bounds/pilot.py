@@ -16,8 +16,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr
 
+from .intervals import approximate_upper
 from .methods import best_method, certificate
 from .records import Direction, Event, Method, Plan
 from .samples import Scores
@@ -139,10 +140,8 @@ def _planned(pilot, trials, deltas, method, confidence, fitted_on, rules) -> Pla
     if pilot.design not in certificate(method).designs:
         allowed = " or ".join(certificate(method).designs)
         raise ValueError(f"{method} needs {allowed} trials, the pilot's are {pilot.design}: use the union method")
-    # By a power of two, so nothing is rounded and no square of a score overflows.
-    unit = 2.0 ** min(-np.frexp(max(np.abs(pilot.h0).max(), np.abs(pilot.h1).max()))[1], 1000)
     single = all(np.array_equal(scores, scores.astype(np.float32)) for scores in (pilot.h0, pilot.h1))
-    pilot = replace(pilot, h0=pilot.h0 * unit, h1=pilot.h1 * unit)
+    pilot, unit = _scaled(pilot)
     rates = [_RATES[rule](pilot, trials) for rule in rules]
     shares = _shares(pilot) if len(rules) > 1 else (1.0,)
     levels = [(1 - confidence) * share for share in shares]
@@ -169,6 +168,12 @@ def _checked(deltas) -> tuple[float, ...]:
         if not 0 <= delta < 1:
             raise ValueError(f"delta must be in [0, 1), got {delta}")
     return deltas
+
+
+def _scaled(pilot) -> tuple[Scores, float]:
+    """The pilot in another unit: a power of two, so nothing is rounded, in which no square of a score overflows."""
+    unit = 2.0 ** min(-np.frexp(max(np.abs(pilot.h0).max(), np.abs(pilot.h1).max()))[1], 1000)
+    return replace(pilot, h0=pilot.h0 * unit, h1=pilot.h1 * unit), unit
 
 
 def _shares(pilot):
@@ -241,7 +246,7 @@ def _best(places, fpr, fnr, trials, deltas, significance, method) -> list[_Test]
     at = np.asarray(deltas)[:, None]
     sides: tuple[Direction, ...] = ("forward", "reverse")
     expected = [
-        bound(trials[0] * fpr, trials[1] * fnr, trials, at, significance, side, limit=_expected_limit)
+        bound(trials[0] * fpr, trials[1] * fnr, trials, at, significance, side, limit=approximate_upper)
         for side in sides
     ]
     for number in range(len(at)):
@@ -255,7 +260,8 @@ def _best(places, fpr, fnr, trials, deltas, significance, method) -> list[_Test]
 
 def _promise(plan, pilot, trials, confidence):
     """The mean over the deltas of what a plan is expected to certify, by the rule that leads."""
-    places = np.array([event.threshold for event in plan.events])
+    pilot, unit = _scaled(pilot)
+    places = unit * np.array([event.threshold for event in plan.events])
     if np.argmax(_shares(pilot)) == 0:
         fpr = ndtr((pilot.h0.mean() - places) / pilot.h0.std())
         fnr = ndtr((places - pilot.h1.mean()) / pilot.h1.std())
@@ -268,33 +274,13 @@ def _promise(plan, pilot, trials, confidence):
     for event, low, high, level in zip(plan.events, fpr, fnr, (1 - confidence) * shares / shares.sum()):
         given = each[0] * low, each[1] * high, each
         if method.pays == "delta":
-            value = method.fixed(*given, event.delta, level, event.direction, limit=_expected_limit)
+            value = method.fixed(*given, event.delta, level, event.direction, limit=approximate_upper)
             best = np.maximum(best, np.where(event.delta >= deltas, value, 0.0))
             continue
         rare = "fpr" if event.direction == "forward" else "fnr"
         for side in ("forward", "reverse"):
-            best = np.maximum(best, method.fixed(*given, deltas, level, side, rare, limit=_expected_limit))
+            best = np.maximum(best, method.fixed(*given, deltas, level, side, rare, limit=approximate_upper))
     return best.mean()
-
-
-def _expected_limit(errors, trials, significance):
-    """The upper Clopper-Pearson limit to a percent or so, in closed form: for choosing thresholds, not for claims.
-
-    Where most trials err, one minus the lower limit of those that do not: a percent of the rarer of the two.
-
-    Reference:
-      Wilson & Hilferty (1931) for the quantile of the gamma law; Bol'shev (1963) from the gamma to the beta law.
-    """
-    rest, deviate = trials - errors, ndtri(significance)
-    upper = _expected_quantile(errors + 1.0, rest, -deviate)
-    lower = _expected_quantile(np.maximum(rest, 1e-9), errors + 1.0, deviate)
-    return np.where(2 * errors < trials, np.minimum(upper, 1.0), 1 - lower)
-
-
-def _expected_quantile(shape, other, deviate):
-    """Of the beta law of these shapes, at a normal deviate."""
-    gamma = shape * np.maximum(1 - 1 / (9 * shape) + deviate / (3 * np.sqrt(shape)), 0.0) ** 3
-    return gamma / (other + (shape - 1 + gamma) / 2)
 
 
 def _between_atoms(threshold):

@@ -167,7 +167,7 @@ def test_the_limit_that_is_planned_with_is_near_the_exact_one(significance, off)
         # Powers of the number of trials, so that few are as common as many.
         errors = trials - 10 * (trials / 20) ** part if many else (trials / 2) ** part - 1
         exact, planned = (
-            limit(errors, trials, level) for limit in (bounds.clopper_pearson_upper, piloting._expected_limit)
+            limit(errors, trials, level) for limit in (bounds.clopper_pearson_upper, piloting.approximate_upper)
         )
         assert (1 - planned if many else planned) == pytest.approx(1 - exact if many else exact, rel=off)
 
