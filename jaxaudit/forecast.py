@@ -131,7 +131,7 @@ def expect(ready: Ready, delta: float, tightness: Sequence[float], name: str | N
 def _of_cell(ready, cell, delta, tightness):
     names = [cell.name for cell in ready.prepared.cells]
     number, labelled = names.index(cell), ready.recipe.design == "labelled"
-    method = best_method("labelled" if labelled else "nested" if ready.game.nested[number] else "paired")
+    method = best_method(ready.game.design(number, labelled))
     significance = leading_significance(ready.recipe.confidence, len(names))
     distance = float(ready.game.distance[number])
     predicted = _predicted(cell, distance, delta)

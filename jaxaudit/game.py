@@ -200,6 +200,10 @@ class Game:
         exact = self.program.decode(keys)[..., self.order] * self.scale
         return exact + self.slack * np.array([[1.0], [-1.0]])
 
+    def design(self, cell: int, labelled: bool = False) -> str:
+        """How the trials of a cell are made, in the words of `bounds.Counts`."""
+        return "labelled" if labelled else "nested" if self.nested[cell] else "paired"
+
     def cuts(self, thresholds: np.ndarray, cell: int) -> np.ndarray:
         """The first keys that are errors under H0, and that are none under H1: i64[2, k] of f64[k]."""
         scale, slack, thresholds = self.scale[cell], self.slack[cell], np.asarray(thresholds, np.float64)

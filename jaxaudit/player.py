@@ -67,7 +67,7 @@ class Player:
             advance(block.high - block.low)
         both = np.concatenate(found)
         return [
-            Scores(both[:, 0, cell], both[:, 1, cell], f"{self.seed}/{stream}", _design(game, cell))
+            Scores(both[:, 0, cell], both[:, 1, cell], f"{self.seed}/{stream}", game.design(cell))
             for cell in range(len(game.order))
         ]
 
@@ -140,7 +140,7 @@ class Player:
             trials_h0=trials_h0,
             trials_h1=trials_h1,
             stream=f"{self.seed}/{stream}",
-            design=_design(game, cell, labelled),
+            design=game.design(cell, labelled),
         )
 
     def _blocks(
@@ -271,7 +271,3 @@ def _tally(mesh, width, room, labelled, cuts, keys, seed, stream, high, low, eac
         on_one_device, mesh=mesh, in_specs=(_ALIKE, _SPLIT) + (_ALIKE,) * 6, out_specs=_SPLIT, check_vma=False
     )
     return spread(cuts, keys, seed, stream, high, low, each, counted)
-
-
-def _design(game, cell, labelled=False):
-    return "labelled" if labelled else "nested" if game.nested[cell] else "paired"

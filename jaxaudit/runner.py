@@ -187,8 +187,8 @@ def _count_off_span(count: _Counting, prepared, moments, verdicts) -> list[tuple
     tests = [off_span_test(cell, verdicts[n], moments[cell.clients]) for n, cell in zip(seen, cells)]
     game = replace(prepared, cells=cells).project(tests)
     plans, deltas = [], count.recipe.deltas
-    for nested in game.nested:
-        method = best_method("labelled" if count.recipe.design == "labelled" else "nested" if nested else "paired")
+    for number in range(len(cells)):
+        method = best_method(game.design(number, count.recipe.design == "labelled"))
         events = (Event(0.0, "forward"),)
         if method != "union":
             events = tuple(Event(0.0, "forward", delta) for delta in deltas)

@@ -25,6 +25,7 @@ from .bounds import (
     split,
     to_json,
     toss,
+    with_score,
 )
 from .populations.files import pick, read_arrays
 from .store import read_counts
@@ -88,10 +89,8 @@ def plan_and_counts(path, deltas, confidence, design, method, seed, failures=Fal
         plan = declared(_everywhere(scores), deltas, method, stream=scores.stream)
         return Certifying(plan, scores.count(plan.thresholds), scores.failed, _reversed(scores))
     pilot, rest = split(scores, seed)
-    # A score beyond float32 is no error; the pilot looks whether all scores are of that precision.
-    with np.errstate(over="ignore"):
-        choose = partial(robust_pilot, method=method) if method else best_plan
-        plan = choose(pilot, min(rest.trials), deltas, confidence=confidence)
+    choose = partial(robust_pilot, method=method) if method else best_plan
+    plan = choose(pilot, min(rest.trials), deltas, confidence=confidence)
     return Certifying(plan, rest.count(plan.thresholds), scores.failed, _reversed(pilot))
 
 
@@ -165,7 +164,7 @@ def _read(path: Path):
         return found
     if path.name == "counts.npz" and (path.parent / "summary.json").is_file():
         raise ValueError(f"file {path} is a part of a run folder; give the folder, {path.parent}")
-    return _checked(read_counts(path), path)
+    return read_counts(path)
 
 
 def _counted(path) -> Counts:
@@ -218,12 +217,7 @@ def _scores(found, path, design, failures) -> Scores:
         raise ValueError(f"file {path}: --design {design} needs arrays of one length, got {len(h0)} and {len(h1)}")
     if design == "nested":
         _refuse_spread(path, h0, h1, finite[0] & finite[1])
-    whole = finite
-    if design in ("paired", "nested", None):
-        # A pair of which one half failed has no score.
-        both = min(len(h0), len(h1))
-        pairs = finite[0][:both] & finite[1][:both]
-        whole = [np.concatenate([pairs, one[both:]]) for one in finite]
+    whole = with_score(h0, h1, design or "paired")
     _refuse_few(path, min(int(good.sum()) for good in whole), "trials with a score")
     try:
         return (Scores.with_failures if failures else Scores)(h0, h1, str(path), design or "paired")

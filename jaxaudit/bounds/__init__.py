@@ -51,6 +51,7 @@ from .records import percent as percent
 from .records import rounded_down as rounded_down
 from .samples import Counts as Counts
 from .samples import Scores as Scores
+from .samples import with_score as with_score
 from .split import multi_split as multi_split
 from .split import split as split
 from .split import toss as toss

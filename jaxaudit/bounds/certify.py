@@ -6,14 +6,13 @@ from dataclasses import replace
 import numpy as np
 
 from .conditional import checked_delta
-from .epsilon import delta_clopper_pearson
-from .methods import certificate
+from .epsilon import RARE, delta_clopper_pearson
+from .methods import certificate, failure_probability
 from .records import Bound, Direction, Event, Plan, overlap
 from .samples import Counts
 
 # A p-value is rounded up by at most so much, relatively.
 _STEP = 1e-3
-_RARE = {"forward": "fpr", "reverse": "fnr"}
 
 
 def epsilon_at(plan: Plan, counts: Counts, delta: float, confidence: float = 0.95) -> Bound:
@@ -96,9 +95,9 @@ def delta_at(plan: Plan, counts: Counts, epsilon: float, confidence: float = 0.9
         merged[event.threshold] = replace(event, delta=None, share=event.share + (before.share if before else 0.0))
     events = tuple(merged.values())
     union, best = replace(plan, method="union", events=events), 0.0
-    for event, level in zip(events, _levels(union, counts, _failure(confidence))):
-        errors, rare = counts.at(event.threshold), _RARE[event.direction]
-        for side in _RARE:
+    for event, level in zip(events, _levels(union, counts, failure_probability(confidence))):
+        errors, rare = counts.at(event.threshold), RARE[event.direction]
+        for side in RARE:
             found = delta_clopper_pearson(*errors, counts.trials, epsilon, level, side, rare)
             best = max(best, float(found))
     return best
@@ -167,12 +166,6 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(adjusted.tolist())
 
 
-def _failure(confidence: float) -> float:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be in (0, 1), got {confidence}")
-    return 1 - confidence
-
-
 def _levels(plan: Plan, counts: Counts, failure: float) -> np.ndarray:
     """The failure probability of every event, after checking that the counts may be judged by this plan."""
     if overlap(plan.stream, counts.stream) and certificate(plan.method).pays != "nothing":
@@ -200,8 +193,8 @@ def _values(plan: Plan, counts: Counts, levels: np.ndarray, deltas: np.ndarray) 
     """The bound of every event at every delta in either direction: f64[events, deltas], 0 where it has none."""
     method, trials, events = certificate(plan.method), counts.trials, plan.events
     errors = np.array([counts.at(event.threshold) for event in events])
-    values = {side: np.zeros((len(events), len(deltas))) for side in _RARE}
-    for tested, rare in _RARE.items():
+    values = {side: np.zeros((len(events), len(deltas))) for side in RARE}
+    for tested, rare in RARE.items():
         own = np.flatnonzero([event.direction == tested for event in events])
         if not own.size:
             continue
@@ -214,14 +207,14 @@ def _values(plan: Plan, counts: Counts, levels: np.ndarray, deltas: np.ndarray) 
         # The two limits of an event also bound the complementary event, at no extra cost. A band has one split of
         # the failure probability between the two rates for all its thresholds; an event has its own.
         split = {"rare": rare} if method.pays == "event" else {}
-        for side in _RARE:
+        for side in RARE:
             values[side][own] = method.bound(*given, deltas, level, direction=side, **split)
     return values
 
 
 def _bounds(plan: Plan, counts: Counts, deltas: Sequence[float], confidence: float) -> tuple[Bound, ...]:
     """The best event at every delta."""
-    deltas, levels = checked_delta(deltas), _levels(plan, counts, _failure(confidence))
+    deltas, levels = checked_delta(deltas), _levels(plan, counts, failure_probability(confidence))
     values, ceilings = _values(plan, counts, levels, deltas), _ceilings(plan, counts, levels, deltas)
     found = []
     for number, delta in enumerate(deltas.tolist()):
@@ -254,7 +247,7 @@ def _ceilings(plan: Plan, counts: Counts, levels: np.ndarray, deltas: np.ndarray
     method = certificate(plan.method)
 
     def top(delta, level):
-        return np.maximum(*(method.bound(0, 0, counts.trials, delta, level, side) for side in _RARE))
+        return np.maximum(*(method.bound(0, 0, counts.trials, delta, level, side) for side in RARE))
 
     if method.pays != "delta":
         return top(deltas, levels.max())

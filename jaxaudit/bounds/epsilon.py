@@ -20,6 +20,8 @@ from .intervals import clopper_pearson_upper
 # The rarer error carries the information, so it gets the larger share of the failure probability. The share is
 # fixed in advance: choosing it on the data would be a selection that has to be paid for.
 RARE_SHARE = 0.8
+# The error in the denominator of each direction.
+RARE = {"forward": "fpr", "reverse": "fnr"}
 
 
 def epsilon_clopper_pearson(
@@ -93,13 +95,10 @@ def error_limits(false_positives, false_negatives, trials, significance, rare="f
     )
 
 
-_DENOMINATOR = {"forward": "fpr", "reverse": "fnr"}
-
-
 def _denominator(direction):
-    if direction not in _DENOMINATOR:
+    if direction not in RARE:
         raise ValueError(f"direction must be 'forward' or 'reverse', got {direction!r}")
-    return _DENOMINATOR[direction]
+    return RARE[direction]
 
 
 def delta_clopper_pearson(

@@ -90,6 +90,17 @@ def certificate(method: str) -> Certificate:
     return METHODS[method]
 
 
+def failure_probability(confidence: float) -> float:
+    """What a confidence leaves to be shared among tests.
+
+    Raises:
+      ValueError: for a confidence outside (0, 1).
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be in (0, 1), got {confidence}")
+    return 1 - confidence
+
+
 def best_method(design: str) -> str:
     """The tightest certificate, at one event, for trials of a design.
 

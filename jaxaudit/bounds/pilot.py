@@ -18,8 +18,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr
 
+from .epsilon import RARE
 from .intervals import approximate_upper
-from .methods import best_method, certificate
+from .methods import best_method, certificate, failure_probability
 from .records import Direction, Event, Method, Plan
 from .samples import Scores
 
@@ -135,16 +136,16 @@ def _planned(pilot, trials, deltas, method, confidence, fitted_on, rules) -> Pla
     deltas = _checked(deltas)
     if not trials > 0:
         raise ValueError(f"trials must be positive, got {trials}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be in (0, 1), got {confidence}")
+    failure = failure_probability(confidence)
     if pilot.design not in certificate(method).designs:
         allowed = " or ".join(certificate(method).designs)
         raise ValueError(f"{method} needs {allowed} trials, the pilot's are {pilot.design}: use the union method")
-    single = all(np.array_equal(scores, scores.astype(np.float32)) for scores in (pilot.h0, pilot.h1))
+    with np.errstate(over="ignore"):
+        single = all(np.array_equal(scores, scores.astype(np.float32)) for scores in (pilot.h0, pilot.h1))
     pilot, unit = _scaled(pilot)
     rates = [_RATES[rule](pilot, trials) for rule in rules]
     shares = _shares(pilot) if len(rules) > 1 else (1.0,)
-    levels = [(1 - confidence) * share for share in shares]
+    levels = [failure * share for share in shares]
     lead = int(np.argmax(shares))
     tested = _worth_testing(lambda few: _best(*rates[lead], few, levels[lead] / len(few), method), deltas, method)
     events: dict[tuple, Event] = {}
@@ -213,9 +214,15 @@ def _gaussian_rates(pilot, trials):
         middle = np.array([(mean0 + mean1) / 2])
         return middle, (middle <= mean0) * 1.0, (middle >= mean1) * 1.0, (trials, trials)
     grid = np.linspace(min(mean0 - 8 * sd0, mean1 - 8 * sd1), max(mean0 + 8 * sd0, mean1 + 8 * sd1), _GRID)
-    fpr, fnr = ndtr((mean0 - grid) / sd0), ndtr((grid - mean1) / sd1)
+    return grid, *_normal_rates(pilot, grid), (trials, trials)
+
+
+def _normal_rates(pilot, places):
+    """Both error rates if the score laws were normal."""
+    fpr = ndtr((pilot.h0.mean() - places) / pilot.h0.std())
+    fnr = ndtr((places - pilot.h1.mean()) / pilot.h1.std())
     # Nested events cannot be likelier under H0, however the two fits differ.
-    return grid, fpr, np.minimum(fnr, 1 - fpr) if pilot.design == "nested" else fnr, (trials, trials)
+    return fpr, np.minimum(fnr, 1 - fpr) if pilot.design == "nested" else fnr
 
 
 def _counted_rates(pilot, trials):
@@ -263,9 +270,7 @@ def _promise(plan, pilot, trials, confidence):
     pilot, unit = _scaled(pilot)
     places = unit * np.array([event.threshold for event in plan.events])
     if np.argmax(_shares(pilot)) == 0:
-        fpr = ndtr((pilot.h0.mean() - places) / pilot.h0.std())
-        fnr = ndtr((places - pilot.h1.mean()) / pilot.h1.std())
-        fnr, each = np.minimum(fnr, 1 - fpr) if pilot.design == "nested" else fnr, (trials, trials)
+        (fpr, fnr), each = _normal_rates(pilot, places), (trials, trials)
     else:
         counts = pilot.count(places)
         fpr, fnr, each = counts.errors_h0 / counts.trials_h0, counts.errors_h1 / counts.trials_h1, counts.trials
@@ -277,9 +282,9 @@ def _promise(plan, pilot, trials, confidence):
             value = method.fixed(*given, event.delta, level, event.direction, limit=approximate_upper)
             best = np.maximum(best, np.where(event.delta >= deltas, value, 0.0))
             continue
-        rare = "fpr" if event.direction == "forward" else "fnr"
-        for side in ("forward", "reverse"):
-            best = np.maximum(best, method.fixed(*given, deltas, level, side, rare, limit=approximate_upper))
+        for side in RARE:
+            value = method.fixed(*given, deltas, level, side, RARE[event.direction], limit=approximate_upper)
+            best = np.maximum(best, value)
     return best.mean()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import ndtr
 from scipy.stats import binom
 
-from .methods import METHODS
+from .methods import certificate, failure_probability
 from .pilot import LEAD_SHARE
 from .records import Method
 from .theory import gaussian_epsilon
@@ -46,13 +46,13 @@ def expected_epsilon(distance: float, trials: int, delta: float, method: Method,
     _check(distance, method, significance)
     if not 1 <= trials <= MOST_TRIALS:
         raise ValueError(f"trials must be in [1, {MOST_TRIALS:.0e}], got {trials}")
-    certificate, each = METHODS[method], (int(trials), int(trials))
+    planned, each = certificate(method), (int(trials), int(trials))
 
     def errors(places):
         return each[0] * ndtr(-places), each[1] * ndtr(places - distance)
 
     places = distance / 2 + _PLACES
-    roughly = certificate.fixed(*errors(places), each, delta, significance)
+    roughly = planned.fixed(*errors(places), each, delta, significance)
     common = np.flatnonzero(roughly == roughly.max())
     places = places[common[common.size // 2]] + _NEAR
     # The bound is convex in the number of the rarer errors, so its mean is above the bound at their mean: by 0.02
@@ -60,7 +60,7 @@ def expected_epsilon(distance: float, trials: int, delta: float, method: Method,
     rare, misses = (count[:, None] for count in errors(places))
     seen, chance = _likely(rare, each[0])
     # Less than one trial in the event certifies nothing, and a band has no limit for it.
-    bounds = certificate.bound(seen, np.minimum(misses, each[1] - 1), each, delta, significance)
+    bounds = planned.bound(seen, np.minimum(misses, each[1] - 1), each, delta, significance)
     return float(np.max(np.sum(bounds * chance, axis=1)))
 
 
@@ -120,9 +120,7 @@ def leading_significance(confidence: float, cells: int = 1) -> float:
       >>> round(leading_significance(0.95), 4)
       0.0425
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be in (0, 1), got {confidence}")
-    return LEAD_SHARE * (1 - confidence) / cells
+    return LEAD_SHARE * failure_probability(confidence) / cells
 
 
 def _likely(mean, trials):
@@ -137,7 +135,6 @@ def _likely(mean, trials):
 def _check(distance, method, significance):
     if not 0 <= distance < np.inf:
         raise ValueError(f"distance must be finite and >= 0, got {distance}")
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    certificate(method)
     if not 0 < significance < 1:
         raise ValueError(f"significance must be in (0, 1), got {significance}")

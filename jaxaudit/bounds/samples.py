@@ -70,12 +70,7 @@ class Scores:
           h0, h1, stream, design: as for the class; h0 and h1 may hold NaN and infinities.
         """
         arrays = [np.asarray(scores, np.float64) for scores in (h0, h1)]
-        good = [np.isfinite(scores) for scores in arrays]
-        if design in ("paired", "nested"):
-            both = min(scores.size for scores in arrays)
-            pairs = good[0][:both] & good[1][:both]
-            good = [np.concatenate([pairs, one[both:]]) for one in good]
-        kept = [scores[one] for scores, one in zip(arrays, good)]
+        kept = [scores[good] for scores, good in zip(arrays, with_score(*arrays, design))]
         failed = tuple(int(scores.size - finite.size) for scores, finite in zip(arrays, kept))
         return cls(*kept, stream, "paired" if design == "nested" and any(failed) else design, failed)
 
@@ -197,6 +192,16 @@ class Counts:
         if not where.size:
             raise ValueError(f"threshold {threshold} was not counted")
         return int(self.errors_h0[where[0]]), int(self.errors_h1[where[0]])
+
+
+def with_score(h0, h1, design: Design) -> tuple[np.ndarray, np.ndarray]:
+    """Which trials have a score: bool[n0] and bool[n1]; a pair of which one half failed has none."""
+    good = np.isfinite(h0), np.isfinite(h1)
+    if design in ("paired", "nested"):
+        both = min(good[0].size, good[1].size)
+        pairs = good[0][:both] & good[1][:both]
+        good = tuple(np.concatenate([pairs, one[both:]]) for one in good)
+    return good
 
 
 def _check_design(design: str, trials: tuple[int, int]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from .certify import epsilon_at
+from .methods import failure_probability
 from .pilot import robust_pilot
 from .records import Method, Plan, part_of
 from .samples import Scores
@@ -111,7 +112,7 @@ def multi_split(
     """
     if splits < 1:
         raise ValueError(f"splits must be 1 or more, got {splits}")
-    halved, found = 1 - (1 - confidence) / 2, []
+    halved, found = 1 - failure_probability(confidence) / 2, []
     for child in np.random.SeedSequence(seed).generate_state(splits):
         pilot, rest = split(scores, int(child))
         plan = choose(pilot, min(rest.trials), [delta], method, halved)
