@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .aggregation.chain import Chain
+from .encoded import EncodedPool
 from .game import Evaluation, FoldParams, FoldProgram, Game, SumParams, SumProgram
 from .schema import recipe
 from .types import (
@@ -82,7 +84,8 @@ class Prepared:
 
     Attributes:
       audit: the recipe.
-      responses: what the population prepared.
+      responses: what the population prepared; its pools lie behind the channel, if there is one.
+      chain: how updates are encoded, None for a plain sum.
       cells: what is audited together; the first is the headline.
       timing: seconds spent in `respond_s` (data and training) and `calibrate_s` (moments, pairs, weights).
     """
@@ -91,6 +94,11 @@ class Prepared:
     responses: Responses
     cells: tuple[Cell, ...]
     timing: Mapping[str, float]
+    chain: Chain | None = None
+
+    def seen(self, pair: Pair) -> Pair:
+        """The candidates as they add to the sum that the server decodes."""
+        return pair if self.chain is None else self.responses.certify.seen(pair)
 
     def game(self) -> Game:
         """The cheapest form of the game: projected where score and aggregator are linear, else the general one."""
@@ -99,11 +107,14 @@ class Prepared:
     @property
     def linear(self) -> bool:
         """The score is linear in the total, and the total in the updates."""
-        return self.audit.aggregator.linear and hasattr(self.audit.attack, "linear")
+        behind = self.chain is None or self.responses.certify.linear
+        return behind and self.audit.aggregator.linear and hasattr(self.audit.attack, "linear")
 
     @property
     def mechanism(self) -> str:
         """What was simulated of the protocol, in words: the exact sum if projected, else what the aggregator does."""
+        if self.chain is not None:
+            return self.chain.words(projected=self.linear)
         return _EXACT_SUM if self.linear else self.audit.aggregator.words
 
     def settings(self) -> "Prepared":
@@ -122,9 +133,14 @@ class Prepared:
             evaluations.append(Evaluation(where, loaded.draws.seats(cell.server.noise_terms)))
             knowledge.append(jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), cell.knowledge))
         aggregator, dim = self.audit.aggregator, self.responses.certify.dim
-        program = FoldProgram(loaded.draws, aggregator, self.audit.attack.score, dim, tuple(evaluations))
         largest = 1 + max(evaluation.seats for evaluation in evaluations)
-        params = FoldParams(loaded.params, aggregator.prepare(loaded.limit, largest), tuple(knowledge))
+        if self.chain is None:
+            numbers = aggregator.prepare(loaded.limit, largest)
+        else:
+            aggregator = self.chain.channel.started(self.responses.certify.ahead)
+            numbers = self.chain.params(loaded.limit)
+        program = FoldProgram(loaded.draws, aggregator, self.audit.attack.score, dim, tuple(evaluations))
+        params = FoldParams(loaded.params, numbers, tuple(knowledge))
         cells = len(self.cells)
         return Game(
             program,
@@ -153,7 +169,7 @@ class Prepared:
         columns = self.columns(tests)
         projected = (pool or self.responses.certify).project(columns)
         slack = (projected.terms + 1) * projected.error
-        shift = np.array([np.vdot(column.test.weights, column.pair.difference) for column in columns])
+        shift = np.array([np.vdot(column.test.weights, self.seen(column.pair).difference) for column in columns])
         with np.errstate(divide="ignore", invalid="ignore"):
             distance = np.where(shift == 0, 0.0, np.abs(shift) / projected.deviation)
         return Game(
@@ -250,6 +266,10 @@ class Audit:
                 f"server_knows is {self.server_knows!r}, allowed are {', '.join(responses.knows)} for population "
                 f"{population.kind!r}; leave it out"
             )
+        chain = self._chain(responses)
+        if chain is not None:
+            fit, certify = (EncodedPool(pool, chain) for pool in (responses.fit, responses.certify))
+            responses = replace(responses, fit=fit, certify=certify)
         responded = time.perf_counter()
         pool = responses.certify if self.server_knows == "certify_pool" else responses.fit
         moments = cache(lambda clients: pool.moments(clients - 1))
@@ -257,14 +277,31 @@ class Audit:
         cells = []
         for clients in responses.cohorts:
             for pair in pairs:
-                server = Server(pair, clients - 1, responses.knows[self.server_knows])
-                cells.append(self._calibrated(server, moments(clients)))
+                attendance = responses.certify.attendance(clients - 1)
+                server = Server(pair, clients - 1, responses.knows[self.server_knows], attendance, chain)
+                cells.append(self._calibrated(server, moments(clients), responses))
         timing = {"respond_s": responded - began, "calibrate_s": time.perf_counter() - responded}
-        return Prepared(self, responses, tuple(cells), timing)
+        return Prepared(self, responses, tuple(cells), timing, chain)
 
-    def _calibrated(self, server, moments):
+    def _chain(self, responses) -> Chain | None:
+        """How updates are encoded in the largest cohort."""
+        if not hasattr(self.aggregator, "fitted"):
+            return None
+        clients = max(responses.cohorts)
+        varying = responses.certify.attendance(clients - 1) != ((clients - 1, 1.0),)
+        pool = responses.certify
+        chain = self.aggregator.fitted(pool.dim, clients, varying, pool.rounds)
+        if chain is not None and chain.channel.remembered and getattr(pool, "cohort", "fixed") != "fixed":
+            raise ValueError(
+                f'error_feedback remembers from round to round, and cohort = "{pool.cohort}" has other clients in '
+                'each; allowed is cohort = "fixed", or one audited round'
+            )
+        return chain
+
+    def _calibrated(self, server, moments, responses):
+        sees = server if server.chain is None else replace(server, pair=responses.certify.seen(server.pair))
         if hasattr(self.attack, "options"):
-            options = self.attack.options(server, moments)
+            options = self.attack.options(sees, moments)
         else:
-            options = {"": self.attack.calibrate(server, moments)}
+            options = {"": self.attack.calibrate(sees, moments)}
         return Cell(server, options, next(iter(options)))

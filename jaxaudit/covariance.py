@@ -94,17 +94,19 @@ def products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Covariance:
-    """A positive semi-definite matrix by its eigenvalues and eigenvectors.
+    """A positive semi-definite matrix by its eigenvalues and eigenvectors, and one variance that is everywhere.
 
     Attributes:
       dim: its size.
-      variances: f64[rank], eigenvalues, largest first; all others are zero.
+      variances: f64[rank], eigenvalues, largest first; all others are zero. The floor is not in them.
       directions: the eigenvectors.
+      floor: added to the variance of every direction, as noise of equal strength in all coordinates is.
     """
 
     dim: int
     variances: np.ndarray
     directions: Directions
+    floor: float = 0.0
 
     @classmethod
     def diagonal(cls, variances: np.ndarray) -> "Covariance":
@@ -132,25 +134,31 @@ class Covariance:
     @property
     def trace(self) -> float:
         """Sum of the variances."""
-        return float(self.variances.sum())
+        return float(self.variances.sum()) + self.dim * self.floor
 
     @property
     def square(self) -> float:
         """Squared Frobenius norm."""
-        return float(np.sum(self.variances**2))
+        rest = self.dim - len(self.variances)
+        return float(np.sum((self.variances + self.floor) ** 2)) + rest * self.floor**2
 
     def scaled(self, factor: float) -> "Covariance":
         """The covariance times a positive number."""
-        return replace(self, variances=self.variances * factor)
+        return replace(self, variances=self.variances * factor, floor=self.floor * factor)
+
+    def lifted(self, floor: float) -> "Covariance":
+        """The covariance with so much more variance in every direction."""
+        return replace(self, floor=self.floor + floor)
 
     def dense(self) -> np.ndarray:
         """The matrix itself, f64[dim, dim]."""
         basis = self.directions.back(np.eye(len(self.variances)))
-        return (basis.T * self.variances) @ basis
+        return (basis.T * self.variances) @ basis + self.floor * np.eye(self.dim)
 
     def quadratic(self, vector: np.ndarray) -> float:
         """vectorᵀ Σ vector, the variance along f64[dim]."""
-        return float(self.variances @ self.directions.along(vector[None])[0] ** 2)
+        own = float(self.variances @ self.directions.along(vector[None])[0] ** 2)
+        return own + self.floor * float(np.vdot(vector, vector))
 
     def solve(self, vectors: np.ndarray, slope: float, ridge: float, rank: int = 0) -> np.ndarray:
         """(slope · Σ + ridge · I)⁻¹ applied to vectors.
@@ -174,6 +182,7 @@ class Covariance:
         for slope, ridge, rank in settings:
             gain = slope * self.variances
             gain[rank or len(gain) :] = 0.0
+            ridge = ridge + slope * self.floor
             inside.append(coordinates / (gain + ridge))
             outside.append(off_span / ridge)
         back = self.directions.back(np.concatenate(inside))
@@ -181,7 +190,7 @@ class Covariance:
 
     def distances(self, vectors: np.ndarray, slope: float, ridge: float) -> np.ndarray:
         """Squared Mahalanobis distances between all vectors f32[k, dim] under slope · Σ + ridge · I: f64[k, k]."""
-        coordinates = self.directions.along(vectors)
+        coordinates, ridge = self.directions.along(vectors), ridge + slope * self.floor
         inner = (coordinates / (slope * self.variances + ridge)) @ coordinates.T
         if len(self.variances) < self.dim:
             inner += (products(vectors, vectors) - coordinates @ coordinates.T) / ridge
@@ -189,7 +198,9 @@ class Covariance:
         return square[:, None] + square[None, :] - 2 * inner
 
     def residual(self, vector: np.ndarray, rank: int) -> np.ndarray:
-        """What is left of f64[dim] off the span of the strongest `rank` directions: f64[dim]."""
+        """What is left of f64[dim] off the span of the strongest `rank` directions; with a floor, nothing."""
+        if self.floor:
+            return np.zeros(self.dim)
         return self._left(np.asarray(vector, np.float64)[None], rank)[0]
 
     def _off_span(self, vectors):

@@ -87,7 +87,7 @@ def run_exact(recipe: Recipe, *, progress: Callable[[str, int], Progress]) -> Ex
     prepared_at = time.perf_counter()
     advance, found = progress("law", len(columns)), []
     for cell, column, (terms, error), apart in zip(prepared.cells, columns, certify.terms(columns), distance):
-        ends = [np.vdot(column.test.weights, end) - column.test.offset.sum() for end in cell.pair.both]
+        ends = [np.vdot(column.test.weights, end) - column.test.offset.sum() for end in prepared.seen(cell.pair).both]
         found.append((cell, *exact_curve(terms, ends, error), float(apart)))
         advance(1)
     computed_at = time.perf_counter()

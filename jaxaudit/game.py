@@ -102,6 +102,8 @@ class FoldProgram:
         others = self.draws.others(params.pool, ticket)
         in_round = jnp.arange(others.shape[0], dtype=jnp.uint32)
         fold = jax.vmap(partial(self._fold, params, ticket), in_axes=(0, 0, 0, None))
+        if getattr(self.aggregator, "remembered", ()):
+            fold = partial(self._fold_in_turn, params, ticket)
         crowd = jax.vmap(lambda _: self.aggregator.init(self.dim))(in_round)
         views, seated = [], 0
         for pair, seats in self.evaluations:
@@ -134,6 +136,18 @@ class FoldProgram:
             return more, occupants[jnp.minimum(index + 1, last)]
 
         return jax.lax.fori_loop(0, occupants.shape[0], add, (state, occupants[0]))[0]
+
+    def _fold_in_turn(self, params, ticket, state, in_round, occupants, first_seat):
+        """All rounds of a client before the next one, where clients carry something from round to round."""
+        del in_round
+
+        def add(index, state):
+            who = occupants[:, index]
+            updates = jax.vmap(lambda one: self.draws.update(params.pool, ticket, jnp.maximum(one, 0)))(who)
+            own = params.aggregator, state, ticket, first_seat + index, updates, who != jnp.int32(ABSENT)
+            return self.aggregator.add_in_turn(*own)
+
+        return jax.lax.fori_loop(0, occupants.shape[1], add, state)
 
 
 class SumParams(NamedTuple):

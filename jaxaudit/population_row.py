@@ -33,7 +33,8 @@ def certify_population(
             continue
         slack, nested = audited.slack[number], learned.nested[number] and audited.nested[number]
         design = "nested" if nested else "paired"
-        h0, h1 = (sums + np.vdot(column.test.weights, end) - column.test.offset.sum() for end in column.pair.both)
+        ends = prepared.seen(column.pair).both
+        h0, h1 = (sums + np.vdot(column.test.weights, end) - column.test.offset.sum() for end in ends)
         learnt = replace(pilot[number], design=design)
         plan = best_plan(learnt, len(sums), recipe.deltas, confidence)
         counts = Scores(h0 + slack, h1 - slack, "disjoint cohorts", design).count(plan.thresholds)

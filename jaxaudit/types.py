@@ -26,18 +26,21 @@ class Range(NamedTuple):
 
 
 class SumView(NamedTuple):
-    """What plain secure aggregation reveals to the server.
+    """What secure aggregation reveals to the server.
 
     Attributes:
-      total: f32[rounds, dim], the sum of the updates of every client that took part.
-      survivors: i32[rounds], how many did.
+      total: f32[rounds, dim], the sum of the updates of every client that took part, as decoded from `ring`.
+      survivors: i32[rounds], how many did; 0 where a round was aborted, `ABSENT` where the server is not told.
+      ring: u32[rounds, size], the residues themselves, for attacks that need exactness or wrap; None where somebody
+        adds noise to the sum before the server sees it.
     """
 
     total: jax.Array
     survivors: jax.Array
+    ring: jax.Array | None = None
 
 
-# In the place of an occupant: nobody sits there.
+# In the place of an occupant: nobody sits there. In the place of a number of survivors: it is not told.
 ABSENT = -1
 
 
@@ -124,14 +127,18 @@ class Server:
     """What the adversary knows when it calibrates its attack.
 
     Attributes:
-      pair: the two candidates.
+      pair: the two candidates, as they add to the sum.
       noise_terms: clients other than the target whose updates are in the sum.
       knows: what its moments were taken from, in words.
+      attendance: how many of the others send, and with what probability.
+      chain: how updates are encoded, an `aggregation.chain.Chain`; None for a plain sum.
     """
 
     pair: Pair
     noise_terms: int
     knows: str
+    attendance: tuple[tuple[int, float], ...] = ()
+    chain: Any = None
 
 
 class Column(NamedTuple):
@@ -235,8 +242,19 @@ class Pool(Protocol):
     def load(self, pairs: Sequence[Pair]) -> Loaded:
         """Draws of whole updates."""
 
-    def project(self, columns: Sequence[Column]) -> Projected:
-        """Sums of one scalar per column and update: its product with the weights, less what one adds on average."""
+    def project(self, columns: Sequence[Column], step: np.ndarray | float = 0.0) -> Projected:
+        """Sums of one scalar per column and update: its product with the weights, less what one adds on average.
+
+        Args:
+          columns: the scores.
+          step: f64[columns], the least step, a power of two; to leave room for what else is added.
+
+        Returns:
+          Projected.
+        """
+
+    def attendance(self, noise_terms: int) -> tuple[tuple[int, float], ...]:
+        """How many of the others send, and with what probability."""
 
     def terms(self, columns: Sequence[Column]) -> list[tuple[list[Term], float]]:
         """For each column the law of its others' sum, as independent terms, and how far off a value may be.

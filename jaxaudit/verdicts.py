@@ -6,7 +6,7 @@ import numpy as np
 
 from .attacks.span import Verdict, judge, not_judged
 from .audit import Cell, Prepared
-from .types import LinearTest
+from .types import LinearTest, Pair
 
 
 def truths(prepared: Prepared) -> dict[int, Any]:
@@ -19,11 +19,12 @@ def truths(prepared: Prepared) -> dict[int, Any]:
 def verdict(prepared: Prepared, cell: Cell, truth) -> Verdict:
     """Whether the cell's pair is perfectly distinguishable, from the moments of the audited pool or None."""
     structural = prepared.responses.structural(cell.pair)
-    return not_judged(cell.pair) if truth is None else judge(truth, cell.pair, structural)
+    pair = prepared.seen(cell.pair)
+    return not_judged(pair) if truth is None else judge(truth, pair, structural)
 
 
-def off_span_test(cell: Cell, found: Verdict, truth) -> LinearTest:
+def off_span_test(pair: Pair, found: Verdict, truth) -> LinearTest:
     """The score that reads the part of the difference no noise reaches, around the middle of the candidates."""
     direction = found.off_span / np.linalg.norm(found.off_span)
     means = np.stack([one.mean / one.terms for one in truth])
-    return LinearTest(direction, *(np.einsum("rd,rd->r", direction, along) for along in (means, cell.pair.middle)))
+    return LinearTest(direction, *(np.einsum("rd,rd->r", direction, along) for along in (means, pair.middle)))

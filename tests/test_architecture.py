@@ -12,13 +12,13 @@ import jaxaudit
 PACKAGE = Path(jaxaudit.__file__).parent
 LAYERS = (
     {"random", "schema", "covariance", "cache", "bounds", "fixed_point"},
-    {"types", "permutation"},
+    {"types", "permutation", "accounting"},
     {"models", "datasets"},
     {"populations", "aggregation"},
-    {"attacks", "tally"},
+    {"attacks", "tally", "encoded"},
     {"game"},
-    {"audit"},
-    {"config", "store"},
+    {"audit", "parts"},
+    {"config", "store", "claimed"},
     {"player", "scores"},
     {"hosts", "checkpoint", "findings", "tuning", "verdicts"},
     {"population_row", "exact_mode", "devices"},

@@ -76,12 +76,15 @@ class GaussianLRT:
             wanted = [(*how, rank) for how, (_, rank) in zip(shrunk, settings)]
             weights.append(one.covariance.solve_each(difference[None], wanted)[:, 0])
         means = np.stack([one.mean / one.terms for one in moments])
-        return {
-            f"ridge {ridge}, {f'rank {rank:,}' if rank else 'full rank'}": LinearTest(
-                own, np.einsum("rd,rd->r", own, means), np.einsum("rd,rd->r", own, server.pair.middle)
-            )
-            for (ridge, rank), own in zip(settings, np.stack(weights, axis=1))
-        }
+        found = {}
+        for (ridge, rank), own in zip(settings, np.stack(weights, axis=1)):
+            each, offset = (np.einsum("rd,rd->r", own, along) for along in (means, server.pair.middle))
+            if server.chain is not None and not server.chain.channel.announced:
+                # The score cannot allow for a number that the server is not told: only for the expected one.
+                each, offset = np.zeros_like(each), offset + each * moments[0].terms
+            setting = f"ridge {ridge}, {f'rank {rank:,}' if rank else 'full rank'}"
+            found[setting] = LinearTest(own, each, offset)
+        return found
 
     def linear(self, knowledge: LinearTest) -> LinearTest:
         """The score as weights and offsets: an attack that has this method can be projected."""

@@ -81,7 +81,7 @@ def _of_round(moments, pair, at, structural) -> Verdict:
     spread = np.sqrt(np.maximum(noise.variances, 0))
     # A known law has the variances that it says; recorded float32 updates show rounding as variance.
     kept = spread > (_DIRECTION_TOLERANCE * spread[0] if moments.samples and len(spread) else 0.0)
-    rank = int(kept.sum())
+    rank = noise.dim if noise.floor else int(kept.sum())
     residual = noise.residual(difference, rank)
     length = max(np.linalg.norm(difference), np.finfo(float).tiny)
     share = float(np.linalg.norm(residual) / length)

@@ -15,6 +15,8 @@ Shrinkage = Literal["ridge", "ledoit_wolf", "oas"]
 # A covariance matrix of this size takes 1.8 GB; larger models are handled by their rows alone.
 _MATRIX_DIM = 15_000
 _ROWS_BYTES = 10 * 2**30
+# A matrix of this size is decomposed in a few seconds, even where rows would do.
+_BLURRED_DIM = 2048
 # Multiplications, and the size of an eigenvalue problem, that take half a minute on two cores.
 _OPERATIONS, _EIGENVALUES = 5e11, 4500
 
@@ -53,12 +55,13 @@ def affordable(source: Source, mixture: Mixture, rounds: int = 1) -> bool:
     )
 
 
-def exact_moments(source: Source, mixture: Mixture) -> Moments:
+def exact_moments(source: Source, mixture: Mixture, blur: np.ndarray | None = None) -> Moments:
     """Moments of a sum of updates drawn from a source: sums over the whole pool, not estimates from draws.
 
     Args:
       source: recorded updates of one round.
       mixture: the law of the sum.
+      blur: f64[dim], variance that every update has besides.
 
     Returns:
       Moments.
@@ -72,19 +75,26 @@ def exact_moments(source: Source, mixture: Mixture) -> Moments:
             f"{count:,} recorded updates of dimension {dim:,} do not fit in memory; allowed are {_ROWS_BYTES >> 30} "
             f"GiB of them, or dimensions up to {_MATRIX_DIM:,}: record fewer updates, or audit fewer layers"
         )
-    sizes = hashlib.sha256(np.ascontiguousarray(source.sizes, np.int64).tobytes()).hexdigest()
-    key = source.key and key_of(source=source.key, dim=dim, sizes=sizes, mixture=list(mixture))
-    if count < dim and count * dim * 4 <= _ROWS_BYTES:
+    blur = np.zeros(dim) if blur is None else mixture.terms * blur
+    sizes, blurs = (
+        hashlib.sha256(np.ascontiguousarray(one).tobytes()).hexdigest()
+        for one in (np.asarray(source.sizes, np.int64), blur)
+    )
+    key = source.key and key_of(source=source.key, dim=dim, sizes=sizes, blur=blurs, mixture=list(mixture))
+    # Variance that differs by coordinates needs the matrix; where that takes long, its mean must do.
+    blurred = bool(np.ptp(blur)) and dim <= max(_BLURRED_DIM, min(count, _MATRIX_DIM))
+    floor = 0.0 if blurred else float(blur.mean())
+    if count < dim and not blurred and count * dim * 4 <= _ROWS_BYTES:
         rows = np.empty((count, dim), np.float32)
         mean, fourth = _factor(source, mixture, _Filler(rows))
         covariance = Covariance.of_rows(rows, **remembered(key, lambda: row_pairs(rows)))
     else:
-        kept = dict(remembered(key, lambda: _matrix_pairs(source, mixture)))
+        kept = dict(remembered(key, lambda: _matrix_pairs(source, mixture, blur if blurred else np.zeros(dim))))
         mean, fourth = kept.pop("mean"), float(kept.pop("fourth"))
         covariance = Covariance.of_coordinates(dim, **kept)
     freedom = source.freedom(mixture.groups) + (mixture.groups - 1) * (mixture.between > 0)
     samples = int(source.sizes[: mixture.groups].sum())
-    return Moments(mean, covariance, mixture.terms, samples, min(freedom, dim), fourth)
+    return Moments(mean, covariance.lifted(floor), mixture.terms, samples, min(freedom, dim), fourth)
 
 
 def _rows(source, mixture):
@@ -97,8 +107,8 @@ def _fits(count, dim):
     return dim <= _MATRIX_DIM or count * dim * 4 <= _ROWS_BYTES
 
 
-def _matrix_pairs(source, mixture):
-    matrix = np.zeros((source.dim, source.dim))
+def _matrix_pairs(source, mixture, blur):
+    matrix = np.diag(blur)
 
     def add(rows):
         nonlocal matrix

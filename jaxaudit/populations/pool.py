@@ -1,7 +1,7 @@
 """A finite pool of recorded updates, and the ways in which a cohort is drawn from it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -19,6 +19,10 @@ from .seating import seated
 from .source import Source, product_error, products
 
 
+def _as_they_are(rows):
+    return rows
+
+
 @dataclass(frozen=True, eq=False)
 class RecordedPool:
     """Recorded updates of every audited round, and the law by which a cohort is drawn from them.
@@ -32,6 +36,7 @@ class RecordedPool:
       stands_in_for: how many clients the audited pool has, where the groups are not those but others like them, so
         that all of them tell the moments of a cohort of any size; 0 for the audited pool itself.
       dropout: probability that a client of the cohort sends nothing.
+      blur: f64[dim] for every round, variance that each update has besides, where its encoding is random.
     """
 
     sources: tuple[Source, ...]
@@ -41,6 +46,7 @@ class RecordedPool:
     clients: int | None
     stands_in_for: int = 0
     dropout: float = 0.0
+    blur: tuple[np.ndarray, ...] = ()
 
     @property
     def dim(self) -> int:
@@ -65,7 +71,8 @@ class RecordedPool:
     def _exact(self, terms):
         # Asked for when the server calibrates, and again for the verdict where it knows the audited pool.
         if terms not in self._found:
-            self._found[terms] = tuple(exact_moments(source, self._mixture(terms)) for source in self.sources)
+            mixture, blur = self._mixture(terms), self.blur or (None,) * self.rounds
+            self._found[terms] = tuple(exact_moments(source, mixture, own) for source, own in zip(self.sources, blur))
         return self._found[terms]
 
     @cached_property
@@ -87,16 +94,25 @@ class RecordedPool:
             spread = (clients - here - self.dropout) / (clients - 1)
         return Mixture(groups, here, here / groups, spread * here / groups)
 
-    def load(self, pairs: Sequence[Pair]) -> Loaded:
-        """The rows themselves, for aggregators and attacks that need whole updates."""
+    def through(self, encoded: Callable[[Source], tuple[Source, np.ndarray]]) -> "RecordedPool":
+        """The same pool with other sources, and the variance that each of their updates has besides."""
+        sources, blur = zip(*map(encoded, self.sources))
+        return replace(self, sources=sources, blur=blur if any(one.any() for one in blur) else ())
+
+    def load(self, pairs: Sequence[Pair], become: Callable[[np.ndarray], np.ndarray] = _as_they_are) -> Loaded:
+        """The rows themselves, for aggregators and attacks that need whole updates, or what they `become`."""
         recorded = [source.rows(0, len(source.sizes)) for source in self.sources]
         rows = np.concatenate([np.asarray(part, np.float32) for part in (*recorded, *_candidates(pairs))])
         seating, groups = self._seated()
-        params = PoolParams(jnp.asarray(rows), groups)
+        params = PoolParams(jnp.asarray(become(rows)), groups)
         return Loaded(PoolDraws(seating, self.rounds, len(pairs)), params, float(np.abs(rows).max()))
 
-    def project(self, columns: Sequence[Column]) -> Projected:
-        """One integer per row and column. Multiplied, centred and rounded in float64, once."""
+    def attendance(self, noise_terms: int) -> tuple[tuple[int, float], ...]:
+        """How many of the others send, and with what probability."""
+        return self._seated()[0].attendance(noise_terms, noise_terms / len(self.sources[0].sizes))
+
+    def project(self, columns: Sequence[Column], step: np.ndarray | float = 0.0) -> Projected:
+        """One integer per row and column, of `step` or more. Multiplied, centred and rounded in float64, once."""
         weights = np.stack([column.test.weights for column in columns], axis=1)
         centres = np.stack([column.test.each for column in columns], axis=1)
         parts, errors, variance = [], [], np.zeros(len(columns))
@@ -112,7 +128,7 @@ class RecordedPool:
         errors += [self.rounds**2 * product_error(np.abs(both).max(), weight) for weight in weights]
         seating, groups = self._seated()
         scalars, terms = np.concatenate(parts), self.rounds * seating.seats
-        step = fixed_step(terms * np.abs(scalars).max(axis=0) + np.abs(ends).max(axis=0))
+        step = np.maximum(step, fixed_step(terms * np.abs(scalars).max(axis=0) + np.abs(ends).max(axis=0)))
         steps = np.rint(scalars / step).astype(np.int32)
         return Projected(
             draws=PoolSums(seating, tuple(column.noise_terms for column in columns)),

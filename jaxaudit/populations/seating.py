@@ -24,6 +24,8 @@ from .cohorts import Cohort
 _WORDS = 2**18
 _UPDATE, _DROPOUT, _CLIENT, _SIZE = 0, 2**29, 2**30, 2**30 + 2**29
 
+_RARE = 1e-18
+
 
 class Groups(NamedTuple):
     """The recorded updates of a pool, by client, in every round: what a seat looks up.
@@ -66,6 +68,22 @@ class Seating:
     def of(self, noise_terms: int) -> int:
         """Seats of a cohort with so many noise terms."""
         return self.seats if self.cohort == "poisson" else noise_terms
+
+    def attendance(self, noise_terms: int, rate: float) -> tuple[tuple[int, float], ...]:
+        """How many of the others send, and with what probability: the law of a number.
+
+        Args:
+          noise_terms: other clients of the cohort; of a Poisson cohort, how many are expected.
+          rate: of a Poisson cohort, with which each group takes part.
+
+        Returns:
+          (number, probability) for every number of probability 1e-18 or more.
+        """
+        stay = 1 - self.dropout / 2.0**32
+        count, chance = (self.groups, rate * stay) if self.cohort == "poisson" else (noise_terms, stay)
+        numbers = np.arange(count + 1)
+        law = binom.pmf(numbers, count, chance)
+        return tuple((int(n), float(p)) for n, p in zip(numbers, law) if p >= _RARE)
 
     def pairs(self, groups: Groups, ticket: Ticket, in_round) -> Callable[[Any], tuple[Any, Any]]:
         """The seats of one round, two at a time.

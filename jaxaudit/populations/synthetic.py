@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -11,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from ..bounds import Term
 from ..covariance import Covariance
 from ..fixed_point import fixed_step
+from ..random import FIT, numbered
 from ..schema import as_tuple, recipe, several
 from ..types import Column, Loaded, Moments, Pair, Projected, Responses
 from .cohorts import cohort_field
@@ -19,7 +21,7 @@ from .pairs import explicit_pair, pair_field, zeroed_pair
 
 # Beyond so many standard deviations a draw is clipped where it is summed: once in 1e15 for a Gaussian, once in 1e12
 # for Student's t with 3 degrees of freedom; the sphere and the cube end at one.
-_REACH = {"gaussian": 8.0, "sphere": 1.0, "cube": 1.0, "student_t": 1e4}
+_REACH = {"gaussian": 8.0, "sphere": 1.0, "cube": 1.0, "student_t": 1e4, "known": 0.0}
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,20 @@ class LawPool:
         covariance = Covariance.diagonal(noise_terms * self.variance)
         return (Moments(np.zeros(self.dim), covariance, float(noise_terms), 0, self.dim, 0.0),)
 
+    def attendance(self, noise_terms: int) -> tuple[tuple[int, float], ...]:
+        """All of them."""
+        return ((noise_terms, 1.0),)
+
+    def sample(self, count: int) -> np.ndarray:
+        """Vectors of the law from the fit stream, for moments that have no closed form: f32[count, dim]."""
+        params = FreshParams(jnp.asarray(self.scale, jnp.float32), jnp.zeros((2, self.dim), jnp.float32))
+        draws = FreshDraws(self.law, self.noise_terms, self._degrees)
+
+        def one(trial):
+            return draws.update(params, numbered(jnp.uint32(0), jnp.uint32(FIT), jnp.uint32(0), trial), jnp.int32(0))
+
+        return np.asarray(jax.vmap(one)(jnp.arange(count, dtype=jnp.uint32)))
+
     def load(self, pairs: Sequence[Pair]) -> Loaded:
         """Whole vectors."""
         ends = np.concatenate([end for pair in pairs for end in (pair.h0, pair.h1)])
@@ -57,8 +73,8 @@ class LawPool:
             draws, FreshParams(jnp.asarray(self.scale, jnp.float32), jnp.asarray(ends, jnp.float32)), float(limit)
         )
 
-    def project(self, columns: Sequence[Column]) -> Projected:
-        """Products with the weights in float32, in whole steps."""
+    def project(self, columns: Sequence[Column], step: np.ndarray | float = 0.0) -> Projected:
+        """Products with the weights in float32, in whole steps of `step` or more."""
         weights = np.stack([column.test.weights[0] for column in columns])
         each, offset = (
             np.array([getattr(column.test, what)[0] for column in columns]) for what in ("each", "offset")
@@ -72,7 +88,8 @@ class LawPool:
         deviation = np.sqrt(terms * (weights**2 @ self.variance))
         # Heavy tails are made of single draws: a sum is within twice the reach of one and 80 deviations, which 31
         # bits hold, but for three draws at the end of their reach at once, which happens once in 1e30 trials.
-        step = fixed_step(np.minimum(terms * limit, limit + 40 * deviation) + np.abs(ends).max(axis=0))
+        range_ = np.minimum(terms * limit, limit + 40 * deviation) + np.abs(ends).max(axis=0)
+        step = np.maximum(step, fixed_step(range_))
         arrays = (jnp.asarray(array, jnp.float32) for array in (self.scale, weights, each, limit, step))
         return Projected(
             draws=FreshSums(self.law, tuple(terms.tolist()), self._degrees),
@@ -102,8 +119,10 @@ class LawPool:
             "sphere": "updates uniform on a sphere",
             "cube": "updates uniform in a cube",
             "student_t": f"multivariate Student-t updates with {self.degrees} degrees of freedom",
-        }[self.law]
+        }.get(self.law)
         text = f"sum of {noise_terms:,} independent {law}, drawn afresh in every trial, no dropouts"
+        if self.law == "known":
+            text = f"sum of {noise_terms:,} updates that the server knows and subtracts (they are zero), no dropouts"
         return {"updates": 0, "clients": noise_terms, "replacement": True, "words": text}
 
     @property
@@ -118,7 +137,8 @@ class Synthetic:
     Attributes:
       kind: "synthetic".
       law: "gaussian" (independent coordinates with variances `spectrum`), "sphere" (uniform on the unit sphere),
-        "cube" (uniform in [-1, 1]^dim) or "student_t" (multivariate, unit scale).
+        "cube" (uniform in [-1, 1]^dim), "student_t" (multivariate, unit scale), or "known" (the server knows all the
+        others' updates, so that nothing hides the target but the noise of the protocol).
       dim: dimension of an update, 1 to 15,000; 2 or more for the sphere.
       clients: cohort size, the target included, 2 to 10,000; a list of them audits all from the same draws.
       spectrum: variances of the coordinates of the Gaussian law; empty for all ones, else `dim` numbers >= 0.
@@ -162,6 +182,7 @@ class Synthetic:
             "sphere": np.full(self.dim, 1 / self.dim),
             "cube": np.full(self.dim, 1 / 3),
             "student_t": np.full(self.dim, self.degrees / (self.degrees - 2)),
+            "known": np.zeros(self.dim),
         }[self.law]
         largest = max(several(self.clients)) - 1
         pool = LawPool(self.law, self.dim, largest, self.degrees, np.sqrt(spectrum), variance)
@@ -180,7 +201,7 @@ class Synthetic:
         if name not in ("antipodal", "zeroed"):
             return explicit_pair(name, 1, self.dim)
         point = np.zeros(self.dim)
-        point[np.argmin(np.where(variance > 0, variance, np.inf))] = np.sqrt(variance.sum())
+        point[np.argmin(np.where(variance > 0, variance, np.inf))] = np.sqrt(variance.sum()) or 1.0
         point = np.ones(self.dim) if self.law == "cube" else point
         point = point.astype(np.float32)[None]
         if name == "zeroed":
