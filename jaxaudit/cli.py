@@ -223,16 +223,21 @@ def list_(kind):
     if kind:
         table = Table(box=None, pad_edge=False)
         for name in ("field", "default", "allowed", "about"):
-            table.add_column(name)
+            table.add_column(name, no_wrap=name == "field")
         for row in config.describe(kind):
             table.add_row(*map(Text, row))
         console.print(table)
         return
     console.print("[bold]Recipes[/]       " + ", ".join(config.built_in()))
-    for part in ("population", "aggregator", "attack"):
+    known = {part: config.kinds(part) for part in config.PARTS}
+    width = max(len(kind) for kinds in known.values() for kind in kinds)
+    for part, kinds in known.items():
         console.print(f"[bold]{part.capitalize()}s[/]")
-        for kind, cls in config.kinds(part).items():
-            console.print(f"  {kind:<13} {(cls.__doc__ or '').strip().splitlines()[0]}", highlight=False)
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(min_width=width + 2, no_wrap=True)
+        for kind, cls in kinds.items():
+            table.add_row(Text(f"  {kind}"), Text((cls.__doc__ or "").strip().splitlines()[0]))
+        console.print(table)
     console.print("[bold]Datasets[/]      " + ", ".join(datasets.names()))
 
 

@@ -2,35 +2,28 @@
 
 import dataclasses
 import hashlib
-import importlib
 import json
-import sys
 import tomllib
-from collections.abc import Iterable, Mapping
-from importlib.metadata import entry_points
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from . import aggregation, attacks, populations
 from .audit import Audit
+from .parts import PARTS, TABLES, build, construct, table_of
+from .parts import describe as describe
+from .parts import kinds as kinds
 from .populations.index import path_sha256
-from .schema import allowed_range, explain, field_names, recipe, refuse_unknown
+from .schema import field_names, recipe, refuse_unknown
 
 # A ticket numbers trials in 44 bits; a little room is left for the last block.
 MIN_TRIALS, MAX_TRIALS = 1000, 10**13
 # What is planned about a law: it decides how the same trials are counted, and how many of them.
 PLAN = ("trials", "deltas", "confidence", "design")
 _BUILT_IN = files("jaxaudit") / "recipes"
-_VERBS = {"population": "respond", "aggregator": "reveal", "attack": "score"}
-_PARTS = {
-    "population": (populations, ("Federated", "Arrays", "Synthetic"), "federated"),
-    "aggregator": (aggregation, ("SecureSum",), "secure_sum"),
-    "attack": (attacks, ("GaussianLRT",), "gaussian_lrt"),
-}
 
 
 @recipe
@@ -65,7 +58,7 @@ def make_recipe(audit: Audit, **plan: Any) -> Recipe:
       ValueError: in one line.
     """
     refuse_unknown(plan, [name for name in field_names(Recipe) if name != "audit"])
-    return _construct(Recipe, {"audit": audit} | _tuples(plan))
+    return construct(Recipe, {"audit": audit} | _tuples(plan))
 
 
 def load(source: str, overrides: Mapping[str, Any] = {}) -> Recipe:
@@ -101,24 +94,6 @@ def built_in() -> list[str]:
     return sorted(path.name.removesuffix(".toml") for path in _BUILT_IN.iterdir() if path.name.endswith(".toml"))
 
 
-def kinds(part: str) -> dict[str, type]:
-    """Classes by their tag: those of this package, and for attacks those of entry points `jaxaudit.attacks`.
-
-    Raises:
-      ValueError: in one line that names the entry point which cannot be loaded.
-    """
-    module, names, _ = _PARTS[part]
-    known = {cls.kind: cls for cls in (getattr(module, name) for name in names)}
-    for entry in entry_points(group="jaxaudit.attacks") if part == "attack" else ():
-        try:
-            known[entry.name] = entry.load()
-        except Exception as error:  # whatever another package may raise
-            raise ValueError(
-                f"attack {entry.name} of {entry.value} cannot be loaded: {error}; uninstall it"
-            ) from error
-    return known
-
-
 def from_mapping(mapping: Mapping[str, Any]) -> Recipe:
     """Build and validate; the inverse of `to_mapping`.
 
@@ -126,30 +101,19 @@ def from_mapping(mapping: Mapping[str, Any]) -> Recipe:
       ValueError: in one line.
     """
     rest = _tuples(mapping)
-    parts = {part: _part(part, rest.pop(part, {})) for part in _PARTS}
+    parts = {part: build(part, rest.pop(part, {}), part) for part in TABLES}
     knows = {"server_knows": rest.pop("server_knows")} if "server_knows" in rest else {}
     own = [name for name in field_names(Recipe) if name != "audit"]
-    refuse_unknown(rest, [*own, "server_knows", *_PARTS])
-    return _construct(Recipe, {"audit": _construct(Audit, parts | knows)} | rest)
+    refuse_unknown(rest, [*own, "server_knows", *TABLES])
+    return construct(Recipe, {"audit": construct(Audit, parts | knows)} | rest)
 
 
 def to_mapping(recipe: Recipe) -> dict[str, Any]:
     """Plain values, ready for TOML or JSON."""
     mapping = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe) if f.name != "audit"}
     mapping["server_knows"] = recipe.audit.server_knows
-    for part in _PARTS:
-        player = getattr(recipe.audit, part)
-        if not dataclasses.is_dataclass(player):
-            raise ValueError(f"{part} {type(player).__name__} is no dataclass, so its recipe cannot be stored")
-        cls = type(player)
-        kind = getattr(cls, "kind", None)
-        tag = kind if kinds(part).get(kind) is cls else f"{cls.__module__}.{cls.__qualname__}"
-        mapping[part] = {"kind": tag} | {
-            f.name: getattr(player, f.name)
-            for f in dataclasses.fields(player)
-            if f.name != "kind" and getattr(player, f.name) is not None  # TOML has no null
-        }
-    return json.loads(json.dumps(mapping))
+    tables = {part: table_of(part, getattr(recipe.audit, part)) for part in TABLES}
+    return json.loads(json.dumps(mapping | tables))
 
 
 def to_toml(recipe: Recipe) -> str:
@@ -161,23 +125,17 @@ def replaced(mapping: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[s
     """The mapping with values replaced by dotted path. A new `kind` starts its table afresh.
 
     Raises:
-      ValueError: for a path through something that is not a table.
+      ValueError: for a path through something that is not a table, or to a stage that is not there.
     """
-    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in mapping.items()}
-    for path, value in sorted(overrides.items(), key=lambda item: not item[0].endswith(".kind")):
-        *tables, field = path.split(".")
-        if len(tables) > 1 or (tables and tables[0] not in _PARTS) or not field:
-            heads = ", ".join(f"{part}.FIELD" for part in _PARTS)
-            raise ValueError(f"--set {path}: no such field, allowed are {heads}, and the fields of the recipe itself")
-        if not tables:
-            result[field] = value
-            continue
-        table = result.setdefault(tables[0], {})
-        if not isinstance(table, dict):
-            raise ValueError(f"{tables[0]} is {table!r}, allowed is a table with a kind")
-        if field == "kind" and value != table.get("kind", _PARTS[tables[0]][2]):
-            table = result[tables[0]] = {}
-        table[field] = value
+    result = _copied(mapping)
+    # What is set as a whole comes before what is set inside it, and a kind before the fields that it allows.
+    paths = sorted(overrides, key=lambda path: (path.count("."), not path.endswith(".kind")))
+    for path in paths:
+        *above, field = path.split(".")
+        table, usual = _table(result, above, field, path)
+        if above and field == "kind" and overrides[path] != table.get("kind", usual):
+            table.clear()
+        table[field] = _copied(overrides[path])
     return result
 
 
@@ -211,60 +169,41 @@ def digest(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(mapping, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _part(part: str, table: Any):
-    if not isinstance(table, Mapping):
+def _table(mapping, above, field, path):
+    """The table that a dotted path ends in, and the kind it has where it says none."""
+    in_stage = above[:2] == ["aggregator", "stages"] and len(above) == 3
+    if not field or not (in_stage or above in [[], *([part] for part in TABLES)]):
+        heads = ", ".join(f"{part.path}.FIELD" for part in PARTS.values())
+        raise ValueError(f"--set {path}: no such field, allowed are {heads}, and the fields of the recipe itself")
+    if not above:
+        return mapping, None
+    part = above[0]
+    table = mapping.setdefault(part, {})
+    if not isinstance(table, dict):
         raise ValueError(f"{part} is {table!r}, allowed is a table with a kind")
-    fields = dict(table)
-    kind = fields.pop("kind", _PARTS[part][2])
-    known = kinds(part)
-    cls = (known.get(kind) if isinstance(kind, str) else None) or _imported(part, kind, known)
-    refuse_unknown(fields, field_names(cls), f"{part}.")
-    return _construct(cls, fields, f"{part}.")
+    if not in_stage:
+        return table, PARTS[part].default
+    stages, place = table.get("stages", []), above[2]
+    if not isinstance(stages, list) or not (place.isdecimal() and int(place) < len(stages)):
+        raise ValueError(f"--set {path}: no such stage, allowed are {_places(stages)}")
+    if not isinstance(stages[int(place)], dict):
+        raise ValueError(f"aggregator.stages.{place} is {stages[int(place)]!r}, allowed is a table with a kind")
+    return stages[int(place)], PARTS["stage"].default
 
 
-def _imported(part: str, kind: Any, known: Iterable[str]) -> type:
-    module, dot, name = str(kind).rpartition(".")
-    if not dot or not isinstance(kind, str):
-        raise ValueError(f"{part}.kind is {kind!r}, allowed are {', '.join(known)}, or module.Class of your own")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # a console script does not look beside the recipe, `python -m` does
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever a module of the user's may raise
-        raise ValueError(f"{part}.kind is {kind!r}, which cannot be imported ({error})") from error
-    if not dataclasses.is_dataclass(cls):
-        raise ValueError(f"{part}.kind is {kind!r}, which is no dataclass; decorate it with jaxaudit.recipe")
-    if not hasattr(cls, _VERBS[part]):
-        raise ValueError(f"{part}.kind is {kind!r}, which is no {part}: it has no {_VERBS[part]!r}")
-    return cls
+def _places(stages):
+    count = len(stages) if isinstance(stages, list) else 0
+    listed = "--set 'aggregator.stages=[{kind=\"clip\", bound=1.0}]'"
+    if not count:
+        return f"none, for the recipe has no stages; list them with {listed}"
+    return f"{'0' if count == 1 else f'0 to {count - 1}'}; to add one, list them all with {listed}"
 
 
-def _construct(cls, fields: Mapping[str, Any], prefix: str = ""):
-    try:
-        return cls(**fields)
-    except ValidationError as error:
-        raise ValueError(explain(error, cls, prefix)) from error
-    except TypeError as error:
-        raise ValueError(f"{prefix.rstrip('.')}: {error}") from error
-
-
-def describe(kind: str) -> list[tuple[str, str, str, str]]:
-    """The fields of a part as (dotted path, default, allowed, about).
-
-    Raises:
-      ValueError: for a kind that is not there.
-    """
-    known = {name: (part, cls) for part in _PARTS for name, cls in kinds(part).items()}
-    if kind not in known:
-        raise ValueError(f"kind is {kind!r}, allowed are {', '.join(known)}")
-    part, cls = known[kind]
-    rows = []
-    for name in field_names(cls):
-        info = cls.__pydantic_fields__[name]
-        choices = " ".join(map(str, get_args(info.annotation))) if get_origin(info.annotation) is Literal else ""
-        default = "" if info.is_required() else json.dumps(info.default)
-        rows.append((f"{part}.{name}", default, choices or allowed_range(info.metadata), info.description or ""))
-    return rows
+def _copied(value):
+    """Tables and lists of one's own, to be changed."""
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _tuples(value):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from .attacks.span import Verdict
 from .audit import Cell, Prepared
 from .bounds import Bound, Counts, Plan, epsilon_at
+from .claimed import Claim
 from .config import Recipe
 from .types import Moments, Range
 
@@ -32,6 +33,7 @@ class Finding:
       population: bounds on the population that the audited clients come from, a statement of its own; empty where
         they cannot be had.
       population_statement: the sentence that says what those are about, and what they assume.
+      claim: what is proved of the mechanism, the upper bound; None where no noise is added by design.
     """
 
     cell: Cell
@@ -48,6 +50,7 @@ class Finding:
     off_span: tuple[Plan, Counts] | None
     population: tuple[Bound, ...]
     population_statement: str
+    claim: Claim | None = None
 
     @property
     def bounds(self) -> tuple[Bound, ...]:

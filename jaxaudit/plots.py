@@ -17,7 +17,12 @@ from .bounds import gaussian_epsilon, gaussian_tradeoff, percent, roc_band
 from .store import Cell, Run
 
 MEASURED, PREDICTED, CEILING, ENERGY, MUTED = "#0072B2", "#D55E00", "#666666", "#009E73", "#999999"
-PALETTE = (MEASURED, PREDICTED, ENERGY, "#CC79A7", "#E69F00", "#56B4E9")
+PROVED = "#CC79A7"
+PALETTE = (MEASURED, PREDICTED, ENERGY, PROVED, "#E69F00", "#56B4E9")
+# Upper bounds are drawn up to so many times the highest lower one; farther ones would flatten it.
+_FAR = 3
+# Height of the privacy figure above what it shows, for its legend.
+_ROOM = 1.45
 STYLE = {
     "figure.figsize": (5.6, 4.4),
     "figure.dpi": 100,
@@ -100,7 +105,7 @@ def tradeoff_curve(ax, cell: Cell):
 
 
 def privacy(ax, cell: Cell):
-    """Epsilon against delta: certified, predicted, and the most that so many trials could certify."""
+    """Epsilon against delta: certified, predicted, proved, and the most that so many trials could certify."""
     summary, distance = cell.summary, cell.summary["distance"]
     rows = [row for row in summary["bounds"] if row["delta"] > 0]
     deltas = np.geomspace(min([1e-6, *(row["delta"] for row in rows)]), 0.5, 200)
@@ -124,10 +129,26 @@ def privacy(ax, cell: Cell):
         ms=8,
         label=f"certified ≥, {words[1].format(level)}",
     )
-    ax.set(xscale="log", xlim=(deltas[0], deltas[-1]), ylim=(0, 1.45 * highest))
+    high = _proved(ax, rows, deltas[-1], highest)
+    ax.set(xscale="log", xlim=(deltas[0], deltas[-1]), ylim=(0, _ROOM * high))
     ax.set(xlabel="δ", ylabel="ε (nats)", title="Privacy curve: the secure sum leaks at least this much")
     ax.legend(loc="upper right")
     return ax
+
+
+def _proved(ax, rows, end, highest):
+    """Draw the upper bounds and return the highest epsilon to show: of theirs, or of what is drawn already."""
+    proved = sorted((row["delta"], row["epsilon_upper"]) for row in rows if row["epsilon_upper"] is not None)
+    if not proved:
+        return highest
+    high = max([highest, *(epsilon for _, epsilon in proved if epsilon <= _FAR * highest)])
+    above = sum(epsilon > _ROOM * high for _, epsilon in proved)
+    label = "proved upper bound" + f", {above} of {len(proved)} above the figure" * (above > 0)
+    # What is proved at a delta holds at all larger ones, and nothing is proved between two by a straight line.
+    where, height = zip(*proved, (end, proved[-1][1]))
+    style = {"drawstyle": "steps-post", "ls": "-.", "lw": 1.6, "marker": "s", "markevery": slice(len(proved))}
+    ax.plot(where, height, color=PROVED, mec="white", ms=7, label=label, **style)
+    return high
 
 
 def _label(cell):

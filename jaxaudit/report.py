@@ -11,7 +11,9 @@ import jax
 import numpy as np
 
 from . import config, plots, store
+from .accounting import claims
 from .bounds import area_under_roc, epsilon_at, exact_epsilon, gaussian_epsilon
+from .claimed import Claim
 from .exact_mode import ExactFinding, ExactResult
 from .findings import Finding, Result
 
@@ -60,7 +62,7 @@ def exact_run(result: ExactResult) -> store.Run:
     recipe, prepared, cells = result.recipe, result.prepared, []
     for found in result.cells:
         rows = [_exact_row(found, delta) for delta in recipe.deltas]
-        own = {"auc": area_under_roc(found.curve), "bounds": rows, "off_span": []}
+        own = {"auc": area_under_roc(found.curve), "bounds": rows, "off_span": [], "claim": None, "violation": None}
         summary = _about(found) | {"confidence": 1.0, "population": [], "population_statement": ""} | own
         cells.append(store.ExactCell(summary, found.thresholds, found.curve, _spectrum(found, prepared)))
     summary = _summary(result) | {"trials": 0, "range": [0, 0], "design": "exact", "confidence": 1.0}
@@ -92,23 +94,34 @@ def _exact_row(found: ExactFinding, delta: float) -> dict:
 
 
 def judged(run: store.Run) -> store.Run:
-    """The run with the bounds that follow from its counts; a part of the planned trials has none."""
-    cells = []
-    for cell in run.cells:
+    """The run with the bounds and the verdicts on claims that follow from its counts; a part of one has neither."""
+    cells, violations = [], claims.violations([_on_trial(run, cell) for cell in run.cells])
+    for cell, violation in zip(run.cells, violations):
         confidence, deltas = cell.summary["confidence"], run.summary["recipe"]["deltas"] if run.whole else []
+        proved = dict(_proved(run, cell))
         bounds = [epsilon_at(cell.plan, cell.counts, delta, confidence) for delta in deltas]
         off_span = [epsilon_at(*cell.off_span, delta, confidence) for delta in deltas if cell.off_span]
         own = {
             "auc": area_under_roc(cell.tradeoff()),
             "bounds": [
-                bound_row(bound, _prediction(bound.delta, cell.summary["distance"]), cell.counts.trials)
+                bound_row(
+                    bound,
+                    _prediction(bound.delta, cell.summary["distance"]),
+                    cell.counts.trials,
+                    proved.get(bound.delta),
+                )
                 for bound in bounds
             ],
-            "off_span": [bound_row(bound, trials=cell.off_span[1].trials) for bound in off_span],
+            "off_span": [
+                bound_row(bound, trials=cell.off_span[1].trials, upper=proved.get(bound.delta)) for bound in off_span
+            ],
+            "violation": violation,
         }
         cells.append(replace(cell, summary=cell.summary | own))
-    # At the top stand the headline's own figures, with the confidence that all cells hold together.
-    headline = cells[0].summary | {"confidence": run.summary["confidence"]}
+    # At the top stand the headline's own figures, with the confidence that all cells hold together, and the worst
+    # verdict of all cells: a contradiction in another cell must not be overlooked.
+    worst = min((one for one in violations if one), key=lambda one: one["p_value"], default=None)
+    headline = cells[0].summary | {"confidence": run.summary["confidence"], "violation": worst}
     return replace(run, summary=run.summary | headline, cells=tuple(cells))
 
 
@@ -117,6 +130,7 @@ def _cell(finding: Finding, prepared) -> store.Cell:
         "confidence": finding.confidence,
         "population": [bound_row(bound) for bound in finding.population],
         "population_statement": finding.population_statement if finding.population else "",
+        "claim": _claimed(finding.claim),
     }
     spectrum = _spectrum(finding, prepared)
     return store.Cell(summary, finding.plan, finding.counts, finding.histogram, finding.off_span, spectrum)
@@ -154,15 +168,24 @@ def write(run: store.Run, folder: str | Path) -> store.Run:
     return run
 
 
-def bound_row(bound, prediction: float | None = None, trials: tuple[int, int] | None = None) -> dict:
-    """A bound as plain values, under the names of summary.json; `trials` where h0 and h1 had unequal ones."""
+def bound_row(
+    bound, prediction: float | None = None, trials: tuple[int, int] | None = None, upper: float | None = None
+) -> dict:
+    """A bound as plain values, under the names of summary.json.
+
+    Args:
+      bound: a lower one.
+      prediction: of a Gaussian model.
+      trials: where h0 and h1 had unequal ones.
+      upper: the epsilon that is proved of the mechanism, None where none is.
+    """
     trials_h0, trials_h1 = trials or (bound.trials, bound.trials)
     return {
         "delta": bound.delta,
         "epsilon_lower": bound.epsilon,
         "epsilon_ceiling": bound.ceiling,
         "epsilon_predicted": prediction,
-        "epsilon_upper": None,
+        "epsilon_upper": upper,
         "method": bound.method,
         "kind": bound.kind,
         "assumption": bound.assumption,
@@ -176,6 +199,31 @@ def bound_row(bound, prediction: float | None = None, trials: tuple[int, int] | 
         "significance": bound.significance,
         "censored": bound.censored,
     }
+
+
+def _claimed(claim: Claim | None) -> dict | None:
+    """A claim as plain values, None for an infinite epsilon."""
+    if claim is None:
+        return None
+    epsilons = [float(epsilon) if isfinite(epsilon) else None for epsilon in claim.epsilons]
+    return {"source": claim.source, "words": claim.words, "assumed": claim.assumed, "epsilons": epsilons}
+
+
+def _proved(run: store.Run, cell: store.Cell) -> list[tuple[float, float]]:
+    """(delta, epsilon) wherever a finite epsilon is claimed of a cell."""
+    claim = cell.summary["claim"]
+    if not (claim and run.whole):
+        return []
+    pairs = zip(run.summary["recipe"]["deltas"], claim["epsilons"], strict=True)
+    return [(delta, epsilon) for delta, epsilon in pairs if epsilon is not None]
+
+
+def _on_trial(run: store.Run, cell: store.Cell) -> claims.OnTrial:
+    """What is claimed of a cell against the trials of its score and of its off-span score."""
+    evidence = [(cell.plan, cell.counts), *([cell.off_span] if cell.off_span else [])]
+    return claims.OnTrial(
+        _proved(run, cell), evidence, bool(cell.summary["claim"] and cell.summary["claim"]["assumed"])
+    )
 
 
 def _prediction(delta, distance):
@@ -192,9 +240,9 @@ def _spectrum(finding: Finding | ExactFinding, prepared) -> dict:
     """
     if finding.truth is None or not len(finding.truth[0].covariance.variances):
         return {}
-    noise, difference = finding.truth[0].covariance, finding.cell.pair.difference[:1]
+    noise, difference = finding.truth[0].covariance, prepared.seen(finding.cell.pair).difference[:1]
     along = noise.directions.along(difference)[0]
-    arrays = {"variance": noise.variances, "energy": along**2}
+    arrays = {"variance": noise.variances + noise.floor, "energy": along**2}
     if prepared.linear:
         weights = prepared.audit.attack.linear(finding.cell.knowledge).weights[:1]
         arrays["separation"] = np.cumsum(noise.directions.along(weights)[0] * along)

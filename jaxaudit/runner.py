@@ -15,6 +15,7 @@ from .audit import Audit
 from .bounds import Counts, Event, Plan, Scores, best_method, best_plan, histogram_edges, roc_thresholds
 from .cache import code_sha256
 from .checkpoint import Checkpoint
+from .claimed import claim
 from .config import Recipe, make_recipe
 from .findings import Finding, Result
 from .game import Game
@@ -123,6 +124,7 @@ def run_recipe(
             off_span=off_span[number],
             population=population[number],
             population_statement=prepared.population_statement(cell),
+            claim=claim(prepared, cell, recipe.deltas),
         )
         for number, cell in enumerate(prepared.cells)
     ]
@@ -184,7 +186,9 @@ def _count_off_span(count: _Counting, prepared, moments, verdicts) -> list[tuple
     if not seen or not prepared.linear:
         return found
     cells = tuple(prepared.cells[n] for n in seen)
-    tests = [off_span_test(cell, verdicts[n], moments[cell.clients]) for n, cell in zip(seen, cells)]
+    tests = [
+        off_span_test(prepared.seen(cell.pair), verdicts[n], moments[cell.clients]) for n, cell in zip(seen, cells)
+    ]
     game = replace(prepared, cells=cells).project(tests)
     plans, deltas = [], count.recipe.deltas
     for number in range(len(cells)):

@@ -83,6 +83,8 @@ def explain(error: ValidationError, cls: type, prefix: str = "") -> str:
     given = list(first["input"]) if isinstance(first["input"], tuple) else first["input"]
     if first["type"].startswith("missing"):
         return f"{path} is missing{about}{remedy}"
+    if message.startswith(f"{name} is "):  # a validator that says it all
+        return f"{prefix}{message}{remedy}"
     span = allowed_range(info.metadata)
     if not span or "type" in first["type"] or "finite" in first["type"]:
         span = f"{message[0].lower()}{message[1:]}" + (f", {span}" if span else "")
@@ -104,5 +106,7 @@ def allowed_range(metadata: Iterable[Any]) -> str:
 
 
 def _plain(limit):
-    """A limit as people write it, 1,000,000 rather than 1,000,000.0."""
+    """A limit as people write it: 1,000,000 rather than 1,000,000.0, and 1e+30 rather than 31 digits."""
+    if abs(limit) >= 1e18 or 0 < abs(limit) < 1e-9:
+        return f"{limit:g}"
     return f"{int(limit):,}" if float(limit).is_integer() else f"{limit:,}"

@@ -16,7 +16,7 @@ from .bounds import Counts, Event, Plan, Tradeoff, declared, exact_epsilon, priv
 from .populations.files import read_arrays
 from .types import Range
 
-SCHEMA = 4
+SCHEMA = 5
 # Stands for an infinite epsilon, which JSON has no number for; finite ones are below log 1e300 = 691.
 UNBOUNDED = 700.0
 

@@ -7,9 +7,11 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from .accounting.claims import READING, columns, make_room, sentences
 from .bounds import METHODS, Counts, Plan, percent, rounded_down
 from .store import UNBOUNDED, Run
 
+_CEILING = "The ceiling is the most that this many trials could certify."
 # Columns of a terminal below which a table of bounds leaves out the rates, and then the errors, that it was made of.
 _RATES, _ERRORS = 60, 45
 _METHOD_WORDS = {
@@ -47,14 +49,17 @@ def show(run: Run, console: Console, name: str | None = None) -> None:
             "certifies nothing by itself; `jaxaudit merge` adds the parts."
         )
     elif several:
-        console.print(cell_table(cells, _title(run.summary)))
+        console.print(cell_table(cells, _title(run.summary), console.width))
     else:
         console.print(bound_table(told["bounds"], _title(run.summary, told), width=console.width))
         if told["off_span"]:
             level = percent(told["confidence"])
             title = f"The off-span score of a server that knows the audited pool: a statement of its own, at {level}"
             console.print(bound_table(told["off_span"], title, width=console.width))
-    shown = [cell for cell in (cells if several else [told]) if cell["population"]]
+    of = cells if several else [told]
+    for heading, words, cell in sentences(of) if run.whole else ():
+        say(console, heading, words, several and cell)
+    shown = [cell for cell in of if cell["population"]]
     if shown and run.whole:
         level = run.summary["confidence"] if several else told["confidence"]
         console.print(population_table(shown, level))
@@ -67,11 +72,13 @@ def show(run: Run, console: Console, name: str | None = None) -> None:
     say(console, "Setting", told["setting"] and told["setting"] + chosen, several and told)
     say(console, "Real", run.summary["real"])
     say(console, "Simulated", run.summary["simulated"])
-    methods = {row["method"] for cell in (cells if several else [told]) for row in cell["bounds"]}
-    if not methods:
+    rows = [row for cell in of for row in cell["bounds"]]
+    if not rows:
         return
+    methods = sorted({row["method"] for row in rows})
     confidence = run.summary["confidence"] if several else told["confidence"]
-    console.print(method_sentence(sorted(methods), confidence, len(cells) if several else 1))
+    numbers = _CEILING + READING * bool(columns(rows))
+    console.print(method_sentence(methods, confidence, len(of), numbers=numbers))
 
 
 def say(console: Console, what: str, text: str, of: dict | None = None) -> None:
@@ -88,17 +95,36 @@ def _others(cells):
     return f"their statements differ in the pair and in the cohort ({pairs}); --cell NAME prints them.{certificates}"
 
 
-def cell_table(cells: Sequence[dict], title: str) -> Group:
-    """All cells of a run: a row for every cell and delta."""
-    result = framed([row for cell in cells for row in cell["bounds"]])
-    add_columns(result, left=["cell"], right=["Δ", "δ", "ε certified", "predicted", "ceiling"])
-    result.add_column("verdict", no_wrap=True)
-    for cell in cells:
-        first = (cell["name"], "–" if cell["distance"] is None else f"{cell['distance']:.3f}", cell["verdict_kind"])
-        for row in cell["bounds"]:
-            numbers = delta_words(row["delta"]), Text(_certified(row), "bold"), _number(row["epsilon_predicted"])
-            result.add_row(*first[:2], *numbers, _number(row["epsilon_ceiling"]), first[2])
-            first = ("", "", "")
+def cell_table(cells: Sequence[dict], title: str, width: int = 110) -> Group:
+    """All cells of a run: a row for every cell and delta; upper bounds displace what finds no room beside them."""
+    rows = [row for cell in cells for row in cell["bounds"]]
+    first = [cell if row is cell["bounds"][0] else None for cell in cells for row in cell["bounds"]]
+    table = {
+        "cell": [cell["name"] if cell else "" for cell in first],
+        "Δ": [_number(cell["distance"]) if cell else "" for cell in first],
+        **_numbers(rows),
+        "verdict": [cell["verdict_kind"] if cell else "" for cell in first],
+    }
+    make_room(table, width, ("predicted",), ("Δ",), ("ceiling",), ("ratio",), ("verdict",))
+    return _filled(title, rows, table)
+
+
+def _numbers(rows):
+    return {
+        "δ": [delta_words(row["delta"]) for row in rows],
+        "ε certified": [Text(_certified(row), "bold") for row in rows],
+        "predicted": [_number(row["epsilon_predicted"]) for row in rows],
+        **columns(rows),
+        "ceiling": [_number(row["epsilon_ceiling"]) for row in rows],
+    }
+
+
+def _filled(title, rows, table):
+    result = framed(rows)
+    for name in table:
+        result.add_column(name, justify="left" if name in ("cell", "verdict") else "right", no_wrap=name != "errors")
+    for row in zip(*table.values()):
+        result.add_row(*row)
     return titled(title, result)
 
 
@@ -127,21 +153,16 @@ def bound_table(rows: Sequence[dict], title: str, predictions: bool = True, widt
       predictions: whether there is a column for them.
       width: of the terminal. A narrow one shows fewer columns, for no number may be cut off.
     """
-    result = framed(rows)
-    predicted, rates = ["predicted"] * predictions, ["FPR", "FNR"] * (width >= _RATES)
-    add_columns(result, left=[], right=["δ", "ε certified", *predicted, "ceiling", *rates])
-    if width >= _ERRORS or not predictions:
-        # On a narrow terminal the errors take two lines before any number is cut off.
-        result.add_column("errors", justify="right")
-    for row in rows:
-        result.add_row(
-            *(delta_words(row["delta"]), Text(_certified(row), "bold")),
-            *[_number(row["epsilon_predicted"])] * predictions,
-            _number(row["epsilon_ceiling"]),
-            *(f"{row[name.lower()]:.3g}" for name in rates),
-            *[_errors(row)] * (width >= _ERRORS or not predictions),
-        )
-    return titled(title, result)
+    table = _numbers(rows) | {name: [f"{row[name.lower()]:.3g}" for row in rows] for name in ("FPR", "FNR")}
+    table["errors"] = [_errors(row) for row in rows]
+    if not predictions:
+        del table["predicted"]
+    make_room(table, width, ("FPR", "FNR"), ("errors",), ("predicted",), ("ratio",), ("ceiling",))
+    if "upper" not in table and width < _RATES:
+        del table["FPR"], table["FNR"]
+        if width < _ERRORS and predictions:
+            del table["errors"]
+    return _filled(title, rows, table)
 
 
 def _errors(row):
@@ -194,7 +215,7 @@ def method_sentence(
     thresholds: str = "thresholds were chosen on other trials",
     design: str = "",
     predictions: bool = True,
-    numbers: str = "The ceiling is the most that this many trials could certify.",
+    numbers: str = _CEILING,
 ) -> Text:
     """How the columns of the table are to be read.
 

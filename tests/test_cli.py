@@ -152,8 +152,8 @@ def test_the_summary_is_strict_json(finished):
     assert odd == []  # NaN and Infinity are no JSON
 
 
-def test_the_summary_is_of_schema_4(summary):
-    assert summary["schema"] == 4
+def test_the_summary_is_of_schema_5(summary):
+    assert summary["schema"] == 5
 
 
 def test_the_summary_says_which_trials_were_played(summary):
@@ -387,8 +387,8 @@ def test_bound_agrees_with_the_table_of_its_run(finished, summary, index):
 
 @pytest.mark.parametrize(
     "names",
-    [config.built_in(), datasets.names(), *(list(config.kinds(p)) for p in ("population", "aggregator", "attack"))],
-    ids=["recipes", "datasets", "populations", "aggregators", "attacks"],
+    [config.built_in(), datasets.names(), *(list(config.kinds(part)) for part in config.PARTS)],
+    ids=["recipes", "datasets", *config.PARTS],
 )
 def test_list_names_every_part(names):
     answer = ask("list")
@@ -537,6 +537,14 @@ run --range 999001:1000
 run --range 0:1000001
 run --range 0:1000 --exact
 run --set server_knows=everything
+run --set aggregator.stages=clip
+run --set aggregator.stages=[{bound=1.0}]
+run --set aggregator.stages=[{kind="clip",bound=0.0}]
+run --set aggregator.stages=[{kind="absent.Stage"}]
+run --set aggregator.stages.0.bound=1.0
+run flower --set aggregator.stages.2.bits=8
+run flower --set aggregator.stages.1.rounding=up
+run flower --set aggregator.ring_bits=33
 run --set cohort.clients=8
 run --set population.clients=8 --set population.batch_size=1000
 run --set population.clients=100000
@@ -671,6 +679,55 @@ def test_a_refusal_says_what_is_allowed_and_what_to_do(words, told):
     assert answer.code == 2 and told in answer.err
 
 
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (
+            ['stages=[{kind="fixed_point",bits=8,clip_range=1.0}]', "ring_bits=10"],
+            "aggregator.stages.0 (fixed_point): the clip range of 8 clients overflows a ring of 10 bits, allowed are "
+            "up to 4 clients; ",
+        ),
+        (
+            ['stages=[{kind="clip",bound=1.0},{kind="fixed_point",bits=12,clip_range=1.0}]', "ring_bits=10"],
+            "aggregator.stages.1 (fixed_point): bits is 12, allowed are 2 to ring_bits (10); ",
+        ),
+        (['stages=[{kind="fixed_point",bits=40}]'], "aggregator.stages.0.bits is 40, allowed are ≥ 0 and ≤ 32 "),
+        (['stages=[{kind="gaussian",deviation=-1.0}]'], "aggregator.stages.0.deviation is -1.0, allowed are > 0 "),
+        (
+            ['stages=[{kind="skellam",deviation=1.0},{kind="fixed_point",bits=8,clip_range=1.0}]'],
+            "aggregator.stages.0 (skellam): ",
+        ),
+        (
+            ['stages=[{kind="fixed_point",bits=8,levels=254,clip_range=1.0}]'],
+            "aggregator.stages.0 (fixed_point): bits and levels are given, allowed is one of them; ",
+        ),
+        (['stages=[{kind="top_k",k=13}]'], "aggregator.stages.0 (top_k): k is 13, allowed are 1 to 12 "),
+        (['stages=[{kind="random_k",k=13}]'], "aggregator.stages.0 (random_k): k is 13, allowed are 1 to 12 "),
+    ],
+    ids=[
+        "overflow",
+        "bits of the ring",
+        "bits",
+        "negative noise",
+        "noise before fixed point",
+        "two steps",
+        "top k",
+        "random k",
+    ],
+)
+def test_stages_that_do_not_fit_are_refused_in_one_line(words, told):
+    answer = ask("run", *LAW, *(f"--set=aggregator.{text}" for text in words))
+    assert (answer.code, answer.out) == (2, "")
+    assert re.fullmatch(r"jaxaudit: [^\n]+\n", answer.err) and answer.err.startswith(f"jaxaudit: {told}")
+    assert not contents()
+
+
+def test_an_impossible_dropout_is_refused_with_its_range():
+    answer = ask("run", "--set=population.dropout=1.5")
+    assert answer.code == 2
+    assert answer.err.startswith("jaxaudit: population.dropout is 1.5, allowed are ≥ 0 and ≤ 0.99 ")
+
+
 def test_a_defect_is_told_from_a_verdict(monkeypatch):
     def broken():
         raise KeyError("lost")
@@ -705,6 +762,13 @@ def test_list_names_every_field_of_a_kind_with_default_and_range():
     answer = ask("list", "federated")
     assert answer.code == 0
     for word in ("population.clients", "60", "≥ 2 and ≤ 100,000", "cohort size", "population.partition", "dirichlet"):
+        assert word in answer.words
+
+
+def test_list_names_every_field_of_a_stage_by_its_path():
+    answer = ask("list", "clip")
+    assert answer.code == 0
+    for word in ("aggregator.stages.N.bound", "> 0 and ≤ 1e+30", "aggregator.stages.N.norm", '"l2"', "l2 linf"):
         assert word in answer.words
 
 

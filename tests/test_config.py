@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxaudit as ja
-from jaxaudit import config
+from jaxaudit import config, parts
 
 # One legal value for every field of every part, unlike its default wherever there is a choice.
 PARTS = {
@@ -53,9 +53,36 @@ PARTS = {
         "degrees": 4,
         "pair": "zeroed",
     },
-    ja.SecureSum: {},
+    ja.SecureSum: {"ring_bits": 64, "wrap": True, "survivors": "hidden", "minimum": 3, "claim": "everyone"},
     ja.GaussianLRT: {"shrinkage": "oas", "ridge": 0.5, "rank": (3, 0)},
+    ja.WrappedLRT: {"shrinkage": "oas", "ridge": 0.5, "rank": (3, 0)},
+    ja.MixtureLRT: {"shrinkage": "oas", "ridge": 0.5, "rank": (3, 0)},
 }
+# The same for every stage; fields contradict each other only when a run begins.
+NOISE = {"deviation": 2.0, "where": "local"}
+STAGES = {
+    ja.Clip: {"bound": 2.0, "norm": "linf"},
+    ja.Weight: {"factor": 0.25},
+    ja.Rotate: {"seed": 3},
+    ja.TopK: {"k": 5, "error_feedback": True},
+    ja.RandomK: {"k": 5, "error_feedback": True, "scaled": False},
+    ja.FixedPoint: {
+        "bits": 8,
+        "clip_range": 2.0,
+        "rounding": "conditional",
+        "beta": 0.25,
+        "levels": 100,
+        "step": 0.5,
+        "shifted": True,
+    },
+    ja.Gaussian: NOISE,
+    ja.DiscreteGaussian: NOISE,
+    ja.Skellam: NOISE,
+    ja.Binomial: NOISE,
+}
+# Fields without a default.
+GIVEN = {"bound": 1.0, "factor": 1.0, "k": 1, "deviation": 1.0}
+CHAIN = [{"kind": "clip", "bound": 1.0}, {"kind": "fixed_point", "bits": 12, "clip_range": 1.0}]
 BUILT_IN = ", ".join(config.built_in())
 PLAN = {"trials": 5000, "seed": 7, "deltas": (0.25, 0.0), "confidence": 0.5, "design": "labelled"}
 # What a field needs beside it to be legal.
@@ -89,18 +116,34 @@ def own(elsewhere, monkeypatch):
     )
     (elsewhere / "broken_attack.py").write_text("raise RuntimeError('not today')\n")
     monkeypatch.syspath_prepend(elsewhere)
+    (elsewhere / "own_stage.py").write_text(
+        "import jaxaudit as ja\n"
+        "@ja.recipe\n"
+        "class Tighter(ja.Clip):\n"
+        "    slack: float = 0.5\n"
+        "@ja.recipe\n"
+        "class OneWay:\n"
+        "    encode: int = 0\n"
+    )
     yield
-    for name in ("own_attack", "broken_attack"):
+    for name in ("own_attack", "broken_attack", "own_stage"):
         sys.modules.pop(name, None)
 
 
 def part_of(cls):
-    return next(part for part in ("population", "aggregator", "attack") if cls in config.kinds(part).values())
+    return next(part for part in config.TABLES if cls in config.kinds(part).values())
 
 
 def chosen(cls, **fields):
     """Overrides that choose a kind and some of its fields."""
     return {f"{part_of(cls)}.{name}": value for name, value in ({"kind": cls.kind} | fields).items()}
+
+
+def staged(cls, **fields):
+    """Overrides that put one stage behind a clip, in the place of another."""
+    required = {name: GIVEN[name] for name in STAGES[cls] if name in GIVEN}
+    own = {"kind": cls.kind} | required | fields
+    return {"aggregator.stages": CHAIN} | {f"aggregator.stages.1.{name}": value for name, value in own.items()}
 
 
 def refusal(source, overrides=None):
@@ -145,7 +188,68 @@ def test_overrides_reach_every_field_of_a_part(cls):
     recipe = config.load("membership", dict(config.parse_override(text) for text in texts))
     player = getattr(recipe.audit, part_of(cls))
     assert type(player) is cls
-    assert {f.name: getattr(player, f.name) for f in dataclasses.fields(cls) if f.name != "kind"} == PARTS[cls]
+    names = [f.name for f in dataclasses.fields(cls) if f.name not in ("kind", "stages")]
+    assert {name: getattr(player, name) for name in names} == PARTS[cls]
+
+
+@pytest.mark.parametrize("cls", STAGES, ids=by_name)
+def test_overrides_reach_every_field_of_a_stage(cls):
+    clip, stage = config.load("membership", staged(cls, **STAGES[cls])).audit.aggregator.stages
+    assert clip == ja.Clip(bound=1.0) and type(stage) is cls
+    assert {f.name: getattr(stage, f.name) for f in dataclasses.fields(cls) if f.name != "kind"} == STAGES[cls]
+
+
+@pytest.mark.parametrize("cls", STAGES, ids=by_name)
+def test_every_stage_survives_toml(cls):
+    recipe = config.load("membership", staged(cls, **STAGES[cls]))
+    assert config.from_mapping(tomllib.loads(config.to_toml(recipe))) == recipe
+
+
+def test_every_kind_of_stage_is_tried_here():
+    assert set(config.kinds("stage").values()) == set(STAGES)
+
+
+def test_a_file_lists_stages_in_the_order_of_a_client(elsewhere):
+    (elsewhere / "mine.toml").write_text(
+        "[aggregator]\nring_bits = 16\n"
+        "[[aggregator.stages]]\nkind = 'clip'\nbound = 1.0\n"
+        "[[aggregator.stages]]\nkind = 'fixed_point'\nclip_range = 1.0\nrounding = 'stochastic'\n"
+    )
+    stages = (ja.Clip(bound=1.0), ja.FixedPoint(clip_range=1.0, rounding="stochastic"))
+    assert config.load("mine.toml").audit.aggregator == ja.SecureSum(stages=stages, ring_bits=16)
+
+
+def test_stages_and_their_fields_are_set_on_the_command_line():
+    texts = [
+        "aggregator.stages.1.bits=8",
+        'aggregator.stages=[{kind="clip", bound=1.0}, {kind="fixed_point", clip_range=2.0}]',
+        "aggregator.stages.0.norm=linf",
+    ]
+    recipe = config.load("membership", dict(config.parse_override(text) for text in texts))
+    assert recipe.audit.aggregator.stages == (ja.Clip(bound=1.0, norm="linf"), ja.FixedPoint(clip_range=2.0, bits=8))
+
+
+def test_overrides_leave_their_mapping_alone():
+    mapping, overrides = {"aggregator": {"stages": [{"kind": "clip", "bound": 1.0}]}}, {"aggregator.stages": CHAIN}
+    before = json.dumps([mapping, overrides])
+    config.replaced(mapping, {"aggregator.stages.0.bound": 3.0})
+    config.replaced(mapping, overrides | {"aggregator.stages.1.bits": 3})
+    assert json.dumps([mapping, overrides]) == before
+
+
+@pytest.mark.parametrize(
+    "name, preset",
+    [
+        ("flower", lambda: ja.flower_secaggplus(examples=8)),
+        ("tff-sum", lambda: ja.tff_sum(clip_range=1.0)),
+        (
+            "distributed-skellam",
+            lambda: ja.tff_distributed_dp(clip=0.5, noise_multiplier=1.0, clients=60, dim=650, bits=16),
+        ),
+    ],
+)
+def test_the_recipe_of_a_stack_is_its_preset(name, preset):
+    assert config.load(name).audit.aggregator == preset()
 
 
 def test_overrides_reach_every_field_of_the_plan():
@@ -208,13 +312,13 @@ def test_python_refuses_an_unknown_plan_in_one_line(small):
 
 def test_an_attack_of_another_package_is_found_by_its_entry_point(monkeypatch):
     entry = EntryPoint("theirs", "jaxaudit.attacks.membership:GaussianLRT", "jaxaudit.attacks")
-    monkeypatch.setattr(config, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(parts, "entry_points", lambda group: [entry])
     assert config.load("membership", {"attack.kind": "theirs"}).audit.attack == ja.GaussianLRT(ridge=0.03)
 
 
 def test_an_entry_point_that_cannot_be_loaded_is_named(monkeypatch):
     entry = EntryPoint("theirs", "no_such_module:Attack", "jaxaudit.attacks")
-    monkeypatch.setattr(config, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(parts, "entry_points", lambda group: [entry])
     with pytest.raises(ValueError, match="attack theirs of no_such_module:Attack cannot be loaded"):
         config.kinds("attack")
 
@@ -244,6 +348,17 @@ def test_the_digest_changes_with_every_field_of_a_part(cls, name):
     start = chosen(cls, **given) | NEEDS.get((cls, name), {})
     changed = start | chosen(cls, **{name: PARTS[cls][name]})
     assert config.digest(config.load("membership", changed)) != config.digest(config.load("membership", start))
+
+
+@pytest.mark.parametrize("cls, name", [(cls, name) for cls in STAGES for name in STAGES[cls]], ids=by_name)
+def test_the_digest_changes_with_every_field_of_a_stage(cls, name):
+    digests = {config.digest(config.load("membership", staged(cls, **f))) for f in ({}, {name: STAGES[cls][name]})}
+    assert len(digests) == 2
+
+
+def test_the_digest_changes_with_the_order_of_stages():
+    digests = {config.digest(config.load("membership", {"aggregator.stages": c})) for c in (CHAIN, CHAIN[::-1])}
+    assert len(digests) == 2
 
 
 @pytest.mark.parametrize("field", ["path", "pair"])
@@ -276,6 +391,30 @@ def test_an_own_attack_survives_toml(own, name):
     assert config.from_mapping(tomllib.loads(config.to_toml(recipe))) == recipe
 
 
+def test_an_own_stage_survives_toml(own):
+    stage = {"kind": "own_stage.Tighter", "bound": 1.0, "slack": 0.25}
+    recipe = config.load("membership", {"aggregator.stages": [stage]})
+    assert recipe.audit.aggregator.stages == (sys.modules["own_stage"].Tighter(bound=1.0, slack=0.25),)
+    assert config.from_mapping(tomllib.loads(config.to_toml(recipe))) == recipe
+
+
+@pytest.mark.parametrize(
+    "kind, words",
+    [
+        ("own_stage.OneWay", "which is no stage: it has no 'after'"),
+        ("jaxaudit.GaussianLRT", "which is no stage: it has no 'encode'"),
+        ("absent_stage.Clip", "cannot be imported"),
+        ("clap", "allowed are clip, weight, rotate"),
+        (3, "allowed are clip, weight, rotate"),
+    ],
+    ids=str,
+)
+def test_what_is_no_stage_is_refused_in_one_line(own, kind, words):
+    text = refusal("membership", {"aggregator.stages": [{"kind": kind}]})
+    assert "\n" not in text
+    assert text.startswith(f"aggregator.stages.0.kind is {kind!r}") and words in text
+
+
 @pytest.mark.parametrize(
     "kind, words",
     [
@@ -286,7 +425,7 @@ def test_an_own_attack_survives_toml(own, name):
         ("jaxaudit.SecureSum", "attack"),
         (".own_attack.Louder", "cannot be imported"),
         (".Louder", "cannot be imported"),
-        ({"module": "own_attack"}, "allowed are gaussian_lrt, or module.Class of your own"),
+        ({"module": "own_attack"}, "allowed are gaussian_lrt, wrapped_lrt, mixture_lrt, or module.Class of your own"),
     ],
     ids=str,
 )
@@ -304,7 +443,45 @@ def test_what_is_no_attack_is_refused_in_one_line(own, kind, words):
     [
         ({"population.client": 3}, ("population.client is no field", "did you mean population.clients?")),
         ({"attack.rigde": 3}, ("attack.rigde is no field", "did you mean attack.ridge?")),
-        ({"aggregator.stages": 3}, ("aggregator.stages is no field",)),
+        ({"aggregator.stage": 3}, ("aggregator.stage is no field", "did you mean aggregator.stages?")),
+        ({"aggregator.stages": 3}, ("aggregator.stages is 3", "allowed is a list of tables")),
+        ({"aggregator.stages": [3]}, ("aggregator.stages.0 is 3", "allowed is a table with a kind")),
+        ({"aggregator.stages": [{"bound": 1.0}]}, ("aggregator.stages.0.kind is missing", "allowed are clip,")),
+        ({"aggregator.stages": [*CHAIN, {"kind": "clip"}]}, ("aggregator.stages.2.bound is missing", "--set aggr")),
+        (
+            {"aggregator.stages": [{"kind": "clip", "bond": 1.0}]},
+            ("stages.0.bond is no", "mean aggregator.stages.0.b"),
+        ),
+        (
+            {"aggregator.stages": [{"kind": "clip", "bound": -1.0}]},
+            (
+                "aggregator.stages.0.bound is -1.0, allowed are > 0 and ≤ 1e+30",
+                "; set it with --set aggregator.stages.0.bound=VALUE",
+            ),
+        ),
+        (staged(ja.FixedPoint, bits=40), ("aggregator.stages.1.bits is 40, allowed are ≥ 0 and ≤ 32",)),
+        (staged(ja.Skellam, deviation=-1.0), ("aggregator.stages.1.deviation is -1.0, allowed are > 0",)),
+        (staged(ja.Clip) | {"aggregator.stages.2.bits": 8}, ("--set aggregator.stages.2.bits", "allowed are 0 to 1")),
+        (
+            staged(ja.Clip) | {"aggregator.stages.-1.bits": 8},
+            ("--set aggregator.stages.-1.bits", "allowed are 0 to 1"),
+        ),
+        (
+            {"aggregator.stages.0.bits": 8},
+            ("--set aggregator.stages.0.bits: no such stage", "has no stages; list them"),
+        ),
+        ({"aggregator.stages.bits": 8}, ("--set aggregator.stages.bits: no such field", "aggregator.stages.N.FIELD")),
+        ({"aggregator.stages": [3], "aggregator.stages.0.bits": 8}, ("aggregator.stages.0 is 3", "a table")),
+        ({"aggregator.stages": CHAIN * 9}, ("aggregator.stages is ", "at most 16")),
+        (
+            {"aggregator.ring_bits": 40},
+            (
+                "aggregator.ring_bits is 40, allowed are 1 to 32, or 64",
+                "; set it with --set aggregator.ring_bits=VALUE",
+            ),
+        ),
+        ({"aggregator.ring_bits": 65}, ("aggregator.ring_bits is 65, allowed are ≥ 1 and ≤ 64",)),
+        ({"kind": "secure_sum"}, ("kind is no field", "allowed are trials, seed")),
         ({"trails": 3}, ("trails is no field", "did you mean trials?")),
         ({"audit": 3}, ("audit is no field", "allowed are trials, seed, deltas, confidence")),
         ({"population.kind": "federate"}, ("population.kind is 'federate'", "federated, arrays, synthetic")),

@@ -20,6 +20,7 @@ ROW = {
     "epsilon_lower": 3.25,
     "epsilon_ceiling": 5.5,
     "epsilon_predicted": 4.125,
+    "epsilon_upper": None,
     "method": "pc-cp",
     "kind": "certified",
     "fpr": 0.001,
