@@ -16,6 +16,9 @@ from .aggregation.stage import Norms
 from .audit import Cell, Prepared
 from .types import Pair
 
+# The law of the number of shares where only one is counted.
+_OWN = ((1, 1.0),)
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -76,7 +79,7 @@ def _mechanism(chain: Chain, link: Fitted, shares, zero_out: bool, rounds: int) 
     norms, place = setting.norms, chain.links.index(link)
     if stage.central:
         # Added to the decoded sum, in units of the update: a sum that wraps has no bounded sensitivity.
-        shares = ((1, 1.0),)
+        shares = _OWN
         sent = chain.norms
         # Real vectors are rounded to steps of less than clients · linf / 2^29 when they are sent.
         rounding = 0.0 if chain.last.step else np.sqrt(chain.last.dim) * chain.clients * sent.linf * 2.0**-30
@@ -85,20 +88,24 @@ def _mechanism(chain: Chain, link: Fitted, shares, zero_out: bool, rounds: int) 
     elif any(not hasattr(later.stage, "share") and later.stage.kind != "rotate" for later in chain.links[place:]):
         # What clients round or select after they added their noise is no function of the noisy sum: only the noise of
         # the target itself is counted.
-        shares = ((1, 1.0),)
+        shares = _OWN
     moved = sensitivity(*norms, "zero-out" if zero_out else "replacement")
     return Mechanism(stage.kind, *moved, setting.dim, stage.share(setting), shares, rounds)
 
 
 def _words(mechanism: Mechanism, link: Fitted, zero_out: bool, everyone: bool) -> str:
     adjacency = "Zeroing out a client's update" if zero_out else "Replacing a client's update"
-    unit = "steps of the ring" if link.setting.step else "the update's units"
-    whose = "a trusted party" if link.stage.central else "everyone in the cohort" if everyone else "those who sent"
-    whose = "the target alone" if mechanism.shares[0][0] == 1 and not link.stage.central else whose
-    rounds = f" in each of {mechanism.rounds} rounds" * (mechanism.rounds > 1)
-    share = "" if link.stage.central else " a share"
-    if not (link.setting.step or link.stage.central):
+    in_steps = link.setting.step and not link.stage.central
+    unit, whose, share = "steps of the ring" if in_steps else "the update's units", "those who sent", " a share"
+    if link.stage.central:
+        whose, share = "a trusted party", ""
+    elif mechanism.shares == _OWN:
+        whose = "the target alone"
+    elif everyone:
+        whose = "everyone in the cohort"
+    if not (in_steps or link.stage.central):
         unit += " (as real numbers: the 31-bit steps in which they are summed are not counted)"
+    rounds = f" in each of {mechanism.rounds} rounds" * (mechanism.rounds > 1)
     noise = f"{link.stage.kind.replace('_', ' ')} noise of {whose}, {mechanism.deviation:.6g}{share}"
     return (
         f"{adjacency} moves the sum by at most {mechanism.l2:.6g} in l2{rounds}; {noise}, in {unit}; without "

@@ -178,6 +178,116 @@ def test_moments_are_those_of_the_draws(game):
     assert abs(h0.std() / deviation - 1) < 0.15
 
 
+# Aggregators with stages: coins, noise and memory are drawn by seat, so they are the same under both bits.
+
+CLIP, COINS = ja.Clip(bound=4.0), ja.FixedPoint(step=0.5, clip_range=4.0, rounding="stochastic")
+BOUNDED = ja.FixedPoint(step=0.5, clip_range=4.0, rounding="conditional")
+REMEMBERS = ja.TopK(k=3, error_feedback=True)
+# How far the worlds may be from the candidates' difference, for coins of the target alone: two steps an entry.
+STACKS = {
+    "skellam": (ja.SecureSum(stages=(CLIP, COINS, ja.Skellam(deviation=2.0))), {"dropout": 0.3}, 1.0),
+    "rotated": (
+        ja.SecureSum(stages=(ja.Rotate(), CLIP, BOUNDED, ja.DiscreteGaussian(deviation=2.0))),
+        {"cohort": "without_replacement"},
+        4.0,
+    ),
+    "shares": (ja.SecureSum(stages=(CLIP, ja.Gaussian(deviation=2.0, where="distributed"))), {}, 1e-4),
+    "hidden": (
+        ja.SecureSum(stages=(CLIP, COINS), minimum=8, survivors="hidden", ring_bits=12),
+        {"dropout": 0.3},
+        1.0,
+    ),
+    "remembers": (ja.SecureSum(stages=(CLIP, REMEMBERS, COINS)), {"cohort": "fixed", "rounds": (0, 1)}, None),
+}
+
+
+@pytest.fixture(scope="module")
+def rounds_file(tmp_path_factory):
+    """Recorded updates of 30 clients in 12 dimensions, 4 in each of two rounds."""
+    updates = np.random.default_rng(2).standard_normal((240, 12)).astype(np.float32)
+    path = tmp_path_factory.mktemp("updates") / "rounds.npz"
+    np.savez(path, updates=updates, client=np.tile(np.repeat(np.arange(30), 4), 2), round=np.repeat([0, 1], 120))
+    return path
+
+
+@pytest.fixture(scope="module", params=STACKS)
+def stack(request, pool_file, rounds_file):
+    """A prepared audit of every kind of aggregator, what its worlds may differ by, and its views under both bits."""
+    aggregator, drawn, blur = STACKS[request.param]
+    path = str(rounds_file if "rounds" in drawn else pool_file)
+    audit = ja.Audit(
+        population=ja.Arrays(path=path, clients=10, **drawn), aggregator=aggregator, attack=ja.GaussianLRT()
+    )
+    prepared = audit.prepare(seed=3)
+    return prepared, blur, views(prepared.fold())
+
+
+def assert_same(left, right):
+    for one, other in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_equal_candidates_give_equal_views_through_all_stages(stack):
+    prepared, _, (first, second) = stack
+    assert_same(*views(twin_of(prepared).fold()))
+    assert not np.array_equal(first.ring, second.ring)
+
+
+def test_what_the_target_would_have_sent_touches_no_other_word(stack):
+    """World 0 is the same whatever the candidate of world 1 is: same coins, noise, seats and survivors."""
+    prepared, _, (first, _) = stack
+    assert_same(first, views(twin_of(prepared).fold())[0])
+
+
+def test_worlds_differ_by_what_the_target_sends(stack):
+    prepared, blur, (first, second) = stack
+    np.testing.assert_array_equal(first.survivors, second.survivors)
+    if blur is None:
+        return  # The second round depends on what the first one left.
+    (cell,), revealing = prepared.cells, np.any(np.asarray(first.total), axis=(1, 2))
+    moved = (np.asarray(second.total, np.float64) - np.asarray(first.total, np.float64))[revealing]
+    expected = prepared.seen(cell.pair).difference
+    np.testing.assert_allclose(moved, np.broadcast_to(expected, moved.shape), atol=blur)
+
+
+def test_every_client_is_counted_or_none_is_told(stack):
+    prepared, _, both = stack
+    fold = prepared.fold()
+    with strictly():
+        taken = 1 + (np.asarray(revealed(fold.program, fold.params)[1]) != ABSENT).sum(axis=2)
+    channel = prepared.chain.channel
+    for view in both:
+        if channel.announced:
+            np.testing.assert_array_equal(view.survivors, taken)
+            assert np.all(np.any(view.total, axis=2))
+        else:
+            assert np.all(np.asarray(view.survivors) == ABSENT)
+            aborted = taken < channel.minimum
+            assert 0 < aborted.sum() < aborted.size
+            np.testing.assert_array_equal(np.any(view.total, axis=2), ~aborted)
+            np.testing.assert_array_equal(np.any(view.ring, axis=2), ~aborted)
+
+
+def test_absent_clients_add_neither_coins_nor_noise(pool_file):
+    """The residues are those of the clients that are here, added one by one on their seats."""
+    aggregator, drawn, _ = STACKS["skellam"]
+    population = ja.Arrays(path=str(pool_file), clients=10, **drawn)
+    prepared = ja.Audit(population=population, aggregator=aggregator, attack=ja.GaussianLRT()).prepare(seed=3)
+    fold = prepared.fold()
+    program, params, ticket = fold.program, fold.params, named(jnp.uint32(5))
+    ((view,), seats) = jax.tree.map(lambda leaf: leaf[5], revealed(program, params))
+    channel, numbers = program.aggregator, params.aggregator
+    (occupants,) = np.asarray(seats)
+    assert 0 < (occupants == ABSENT).sum() < 9
+    own = [*enumerate(occupants.tolist()), (9, int(program.draws.target(params.pool, ticket, 0, 0)[0, 0]))]
+    add, state = jax.jit(channel.add), channel.init(program.dim)
+    for seat, who in own:
+        if who != ABSENT:
+            update = program.draws.update(params.pool, ticket, jnp.int32(who))
+            state = add(numbers, state, ticket, jnp.uint32(seat), update)
+    np.testing.assert_array_equal(view.ring[0, 0], channel.reveal(numbers, state, ticket).ring)
+
+
 @pytest.mark.parametrize("part", ["population", "aggregator", "attack"])
 def test_every_part_is_a_tagged_frozen_recipe(part):
     for kind, cls in config.kinds(part).items():

@@ -1,6 +1,5 @@
 """A chain of stages, fitted to a cohort on the host: what the server and the accountant must know about it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from ..fixed_point import fixed_step
 from ..random import Ticket
-from .channel import WIDE, Channel, ChannelParams, blank
+from .channel import WIDE, Channel, ChannelParams
 from .stage import UNBOUNDED, Norms, Setting, Stage
 
 # A normal number of the generator is within so many standard deviations.
@@ -104,10 +103,16 @@ class Chain:
         """Whether some sum of the cohort leaves the ring."""
         if not self.last.step or self.last.ring_bits == WIDE:
             return False
-        top, shifted = 2.0 ** (self.last.ring_bits - 1) - 1, self.channel.shifted
-        if shifted:
-            top = 2.0 ** (self.last.ring_bits - 1)
-        return self.clients * self.norms.linf + self._noise_reach() > top
+        sent, noise, ring = self.clients * self.norms.linf, self._noise_reach(), 2.0**self.last.ring_bits
+        if not self.channel.shifted:
+            return sent + noise > ring / 2 - 1
+        shift = self.clients * sum(int(link.params.shift) for link in self.links if hasattr(link.params, "shift"))
+        return shift + sent + noise > ring - 1 or shift - sent - noise < 0
+
+    def _noise_reach(self):
+        # Of integer noise, all shares of the cohort at once.
+        laws = [(link.stage, link.setting) for link in self.noises if link.setting.step and not link.stage.central]
+        return sum(self.clients * stage.client_law(setting).reach for stage, setting in laws)
 
     @property
     def norms(self) -> Norms:
@@ -243,58 +248,3 @@ def _expected(stages, params, rows):
 
     means, variances = jax.vmap(one)(rows)
     return means, variances.mean(axis=0)
-
-
-def _remembered(links):
-    """Entries of what each stage carries over; nothing where none does."""
-    sizes = tuple(link.setting.dim * getattr(link.stage, "error_feedback", False) for link in links)
-    return sizes if any(sizes) else ()
-
-
-def fit(stages: Sequence[Stage], ring_bits: int, dim: int, clients: int, **facts: Any) -> Chain:
-    """Fit stages to the vectors and the cohort of an audit.
-
-    Args:
-      stages: in the order in which a client applies them.
-      ring_bits: sums are modulo 2^ring_bits, or `WIDE`.
-      dim: entries of an update.
-      clients: of the largest cohort, the target included.
-      facts: `wrap` (sums may leave the ring), `announced`, `minimum`, `varying` (clients may be absent), `rounds`.
-
-    Returns:
-      Chain.
-
-    Raises:
-      ValueError: where a stage does not fit, or a sum would leave the ring.
-    """
-    setting, links = Setting(dim, clients, UNBOUNDED, ring_bits, 0.0, np.inf), []
-    for place, stage in enumerate(stages):
-        try:
-            links.append(Fitted(stage, setting, stage.prepare(setting)))
-        except ValueError as error:
-            raise ValueError(f"aggregator.stages.{place} ({stage.kind}): {error}") from error
-        setting = stage.after(setting)
-        largest = stage.largest_cohort(links[-1].setting) if hasattr(stage, "largest_cohort") else None
-        if largest is not None and clients > largest and not facts["wrap"]:
-            raise ValueError(
-                f"aggregator.stages.{place} ({stage.kind}): the clip range of {clients:,} clients overflows a ring "
-                f"of {ring_bits} bits, allowed are up to {largest:,} clients; use more ring_bits, fewer bits or a "
-                "larger step, or say wrap = true"
-            )
-    shifted = any(getattr(stage, "shifted", False) for stage in stages)
-    if shifted and not facts["announced"]:
-        raise ValueError(
-            'aggregator.survivors is "hidden", but a shifted encoding cannot be decoded without their number; '
-            "allowed is shifted = false: use it, or announce the survivors"
-        )
-    channel = Channel(
-        tuple(blank(stage) for stage in stages),
-        size=setting.dim,
-        ring_bits=ring_bits,
-        integers=setting.step > 0,
-        shifted=shifted,
-        announced=facts["announced"],
-        minimum=facts["minimum"],
-        remembered=_remembered(links) if facts["rounds"] > 1 else (),
-    )
-    return Chain(dim, tuple(links), setting, channel, clients, facts["varying"])

@@ -10,8 +10,9 @@ from pydantic import Field, field_validator
 from ..fixed_point import fixed_step
 from ..schema import as_tuple, recipe
 from ..types import SumView, Ticket
-from .chain import Chain, fit
+from .chain import Chain
 from .channel import WIDE
+from .fitting import fit
 
 
 class ExactStep(NamedTuple):
@@ -107,7 +108,7 @@ class SecureSum:
         Raises:
           ValueError: where the stages do not fit.
         """
-        if not self.stages and self.survivors == "announced" and not self.minimum:
+        if not self.stages and self.survivors == "announced" and not self.minimum and self.ring_bits == 32:
             return None
         facts = {"wrap": self.wrap, "announced": self.survivors == "announced", "minimum": self.minimum}
         return fit(self.stages, self.ring_bits, dim, clients, varying=varying, rounds=rounds, **facts)
