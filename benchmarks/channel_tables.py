@@ -57,6 +57,20 @@ def membership(found):
     return table(header, rows)
 
 
+def summary(found):
+    """Certified and proved epsilon of every channel, side by side: what the README shows."""
+    names, cells = [name for name in TITLES if name != "tests"], {}
+    for name in names:
+        for row in found[name]["rows"]:
+            proved = "" if row["upper"] is None else f", ≤ {high(row['upper'])}"
+            cells.setdefault((row["channel"], row["multiplier"]), {})[name] = f"≥ {low(row['lower'])}{proved}"
+    rows = [
+        [channel, "–" if z is None else f"{z:g}", *(own.get(name, "–") for name in names)]
+        for (channel, z), own in cells.items()
+    ]
+    return table(["channel", "noise multiplier", "digits", "MNIST", "worst-case pair"], rows)
+
+
 def tests(found):
     """Tests that follow the channel beside the linear score."""
     rows = [
@@ -75,12 +89,17 @@ def figure(found, file):
             if rows:
                 x = [row["multiplier"] for row in rows]
                 axis.plot(x, [row["upper"] for row in rows], "--", color=colour, lw=1.2)
-                axis.plot(x, [row["lower"] for row in rows], MARKERS[noise] + "-", color=colour, ms=4, label=noise)
+                lower, filled = [row["lower"] for row in rows], "none" if noise == "discrete Gaussian" else colour
+                axis.plot(
+                    x, lower, MARKERS[noise] + "-", color=colour, mfc=filled, ms=7 - len(noise) / 4, label=noise
+                )
         plain = [row for row in found[name]["rows"] if row["channel"] == "plain sum"]
         if plain:
             axis.axhline(plain[0]["lower"], color="#555555", lw=1, ls=":", label="plain sum, no noise")
-        axis.set(xscale="log", yscale="symlog", title=title, xlabel="noise multiplier (deviation / clip bound)")
-        axis.set_yscale("symlog", linthresh=0.01)
+        axis.set(title=title, xlabel="noise multiplier (deviation / clip bound)")
+        axis.set(xscale="log", yscale="log", xticks=[0.1, 1, 10], yticks=[0.1, 1, 10, 100])
+        for side in (axis.xaxis, axis.yaxis):
+            side.set_major_formatter("{x:g}")
         axis.grid(alpha=0.25)
         axis.legend(fontsize=7, title="solid: certified, dashed: proved", title_fontsize=7)
     (axes if len(parts) == 1 else axes[0]).set_ylabel("ε at δ = 0.001")
@@ -114,13 +133,15 @@ def main():
     text = [
         "# What encodings, dropouts and noise leave of a membership audit",
         "",
-        f"δ = 0.001, seed 0, 95 % confidence a row; {'; '.join(sorted(machines))}. Not measured on a GPU. `{COMMAND}`",
+        f"δ = 0.001, seed 0, 95 % confidence a row; {'; '.join(sorted(machines))}; no GPU was measured. `{COMMAND}`",
         "",
         "Proved: an upper bound for the mechanism and the adjacency (replacement of a client's update), whatever the "
         "pair; certified: of the audited pair. `*`: no error of the rarer kind was seen. *general*: every client's "
         "encoding and noise is drawn, else the law of the noise of all clients is drawn at once.",
         "",
         "![lower and upper bounds against the noise multiplier](channel.png)",
+        "",
+        *summary(found),
     ]
     for name, title in TITLES.items():
         rows = tests(found[name]) if name == "tests" else membership(found[name])

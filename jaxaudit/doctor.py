@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .aggregation import FixedPoint, Skellam
+from .aggregation.fitting import fit
 from .bounds import clopper_pearson_upper
 from .populations.draws import PoolSums, TableParams
 from .populations.seating import seated
@@ -48,6 +50,9 @@ def examine() -> Iterator[tuple[str, str, bool]]:
     digest = _trials()
     yield "256 trials of known draws, bit for bit", digest, digest == _TRIALS
 
+    digest = _residues()
+    yield "sums modulo 2^8 of rounded updates with noise, bit for bit", digest, digest == _RESIDUES
+
     datasets = importlib.util.find_spec("tensorflow_datasets") is not None
     yield "tensorflow-datasets (imported when needed)", "installed" if datasets else "not installed", True
 
@@ -70,8 +75,27 @@ def _trials() -> str:
     return found.hexdigest()[:16]
 
 
+def _residues() -> str:
+    """Digest of residues of 64 trials: clipped, rounded by coins, with noise from a table, beyond the ring."""
+    steps = FixedPoint(step=2.0**-7, rounding="stochastic"), Skellam(deviation=0.05)
+    chain = fit(steps, 8, 64, 20, wrap=True, announced=True, minimum=0, varying=False, rounds=1)
+    updates = jnp.asarray(np.linspace(-0.5, 0.5, 20 * 64).reshape(20, 64), jnp.float32)
+    params, channel = chain.params(1.0), chain.channel
+
+    def residues(low):
+        ticket = numbered(jnp.uint32(1), jnp.uint32(2), jnp.uint32(3), low)
+        state = channel.init(64)
+        for seat in range(20):
+            state = channel.add(params, state, ticket, jnp.uint32(seat), updates[seat])
+        return channel.reveal(params, state, ticket).ring
+
+    found = np.asarray(jax.jit(jax.vmap(residues))(jnp.arange(64, dtype=jnp.uint32)))
+    return hashlib.sha256(found.tobytes()).hexdigest()[:16]
+
+
 _THREEFRY = ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0))
 # mpmath, 40 digits: the p with P(Bin(1e9, p) <= 3) = 1e-6.
 _LIMIT = 2.13504567673768161e-8
 # What every platform and version so far has drawn.
 _TRIALS = "a9d49ce8406647e9"
+_RESIDUES = "9726bad6fb033479"
