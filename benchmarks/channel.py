@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 
 import jaxaudit as ja
+from jaxaudit.devices import prepare
 from jaxaudit.encoded import EncodedPool
 
 DELTA, CLIENTS, MULTIPLIERS = 1e-3, 60, (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -162,6 +163,7 @@ def main():
     parser.add_argument("section", nargs="*", default=[], help=" ".join(SECTIONS))
     parser.add_argument("--out", type=Path, default=Path("results/channel"))
     given = parser.parse_args()
+    prepare()
     given.out.mkdir(parents=True, exist_ok=True)
     for section in given.section or SECTIONS:
         file, rows = given.out / f"{section}.json", []

@@ -39,12 +39,12 @@ ENTRIES, NUMBERS, FIRST = 2**27, 10**8, (0, CERTIFY, 0, 0)
 GAMES = ((10_000, 0, None), (1_000_000, 2, None), (1_000_000, 0, 6))
 ABOUT = f"""## Throughput of the channel
 
-{CLIENTS} clients on {{cores}} core(s), whole updates: {SEATS} others are drawn with replacement and the target sends
-under either bit, so in a trial {ADDED} updates are read, encoded and added, and two sums decoded and scored. Rates
-are of CPU time. Moved: an update is read (4 bytes an entry), the running sum read and written (8 bytes); copied: 512
-MiB are read and written. Here every stage runs in every trial; an audit of recorded updates applies those that draw
-no random words once, which leaves the rows of integers. Residues equal Python's integers in each of 64 entries, and
-decoded sums are off the float64 sum of the updates by the deviation that rounding and noise predict, within 5 %.
+{CLIENTS} clients on {{cores}} core(s), whole updates: {SEATS} others are drawn without replacement, the target sends under
+either bit, so in a trial {ADDED} updates are read, encoded and added, and two sums decoded and scored. Rates are of CPU
+time. Moved: an update is read (4 bytes an entry), the running sum read and written (8 bytes), mostly in the cache;
+copied: 512 MiB are read and written. Every stage runs in every trial here; an audit of recorded updates applies those
+that draw no random words once, which leaves the rows of integers. Residues equal Python's integers in each of 64
+entries, decoded sums are off the float64 sum by the deviation that rounding and noise predict, within 5 %.
 """
 
 
@@ -155,7 +155,7 @@ def _table(dim, width, kept, effort):
     count = NUMBERS // dim // (1 if effort is FULL else 10)
     updates, pair = (np.random.default_rng(s).standard_normal((n, dim), np.float32) for s, n in ((0, count), (1, 2)))
     held = games.Held(updates, np.ones(count, np.int64))
-    pool = RecordedPool((held,), cohort="with_replacement", noise_terms=SEATS, what="updates", clients=None)
+    pool = RecordedPool((held,), cohort="without_replacement", noise_terms=SEATS, what="updates", clients=None)
     loaded = pool.load([Pair("given", pair[:1], pair[1:], adjacency="", source="")])
     played = loaded.draws.width(loaded.params)
     width, rows = width or played, dict(islice(_rows(dim, loaded, pair), kept))

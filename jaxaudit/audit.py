@@ -8,7 +8,7 @@ draws of every trial, and the failure probability.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import jax
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .aggregation.chain import Chain
-from .encoded import EncodedPool
+from .encoded import CoarseWeights, EncodedPool
 from .game import Evaluation, FoldParams, FoldProgram, Game, SumParams, SumProgram
 from .schema import recipe
 from .types import (
@@ -102,13 +102,22 @@ class Prepared:
 
     def game(self) -> Game:
         """The cheapest form of the game: projected where score and aggregator are linear, else the general one."""
-        return self.project() if self.linear else self.fold()
+        return self._projection if self.linear else self.fold()
 
-    @property
+    @cached_property
     def linear(self) -> bool:
         """The score is linear in the total, and the total in the updates."""
-        behind = self.chain is None or self.responses.certify.linear
-        return behind and self.audit.aggregator.linear and hasattr(self.audit.attack, "linear")
+        if not (self.audit.aggregator.linear and hasattr(self.audit.attack, "linear")):
+            return False
+        return self.chain is None or (self.responses.certify.linear and self._projection is not None)
+
+    @cached_property
+    def _projection(self) -> Game | None:
+        """The projected game; None where 32 bits are too few for its weights and the steps of the ring."""
+        try:
+            return self.project()
+        except CoarseWeights:
+            return None
 
     @property
     def mechanism(self) -> str:
@@ -169,7 +178,8 @@ class Prepared:
         columns = self.columns(tests)
         projected = (pool or self.responses.certify).project(columns)
         slack = (projected.terms + 1) * projected.error
-        shift = np.array([np.vdot(column.test.weights, self.seen(column.pair).difference) for column in columns])
+        # Of the ends themselves: weights may have been rounded to whole steps.
+        shift = projected.step * (projected.ends[1].astype(np.float64) - projected.ends[0])
         with np.errstate(divide="ignore", invalid="ignore"):
             distance = np.where(shift == 0, 0.0, np.abs(shift) / projected.deviation)
         return Game(
@@ -288,9 +298,10 @@ class Audit:
         if not hasattr(self.aggregator, "fitted"):
             return None
         clients = max(responses.cohorts)
-        varying = responses.certify.attendance(clients - 1) != ((clients - 1, 1.0),)
         pool = responses.certify
-        chain = self.aggregator.fitted(pool.dim, clients, varying, pool.rounds)
+        others = pool.attendance(clients - 1)
+        varying, most = others != ((clients - 1, 1.0),), 1 + max(number for number, _ in others)
+        chain = self.aggregator.fitted(pool.dim, clients, varying, pool.rounds, most)
         if chain is not None and chain.channel.remembered and getattr(pool, "cohort", "fixed") != "fixed":
             raise ValueError(
                 f'error_feedback remembers from round to round, and cohort = "{pool.cohort}" has other clients in '

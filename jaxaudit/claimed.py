@@ -57,12 +57,14 @@ def claim(prepared: Prepared, cell: Cell, deltas: Sequence[float]) -> Claim | No
         for link in chain.noises
     ]
     found = [[epsilon_upper(one, delta) for delta in deltas] for one in mechanisms]
-    best = min(range(len(found)), key=lambda n: found[n])
+    # For every delta the stage that proves most.
+    best = [min(range(len(found)), key=lambda n: found[n][at]) for at in range(len(deltas))]
+    used = [(mechanisms[n], chain.noises[n]) for n in dict.fromkeys(best)]
     return Claim(
-        tuple(min(column) for column in zip(*found)),
-        source(mechanisms[best]),
-        _words(mechanisms[best], chain.noises[best], zero_out, everyone),
-        everyone and shares != planned,
+        tuple(found[n][at] for at, n in enumerate(best)),
+        "; ".join(dict.fromkeys(source(mechanism) for mechanism, _ in used)),
+        "; or: ".join(_words(mechanism, link, zero_out, everyone, not chain.last.step) for mechanism, link in used),
+        shares != planned and any(mechanism.shares == planned for mechanism, _ in used),
     )
 
 
@@ -81,8 +83,8 @@ def _mechanism(chain: Chain, link: Fitted, shares, zero_out: bool, rounds: int) 
         # Added to the decoded sum, in units of the update: a sum that wraps has no bounded sensitivity.
         shares = _OWN
         sent = chain.norms
-        # Real vectors are rounded to steps of less than clients · linf / 2^29 when they are sent.
-        rounding = 0.0 if chain.last.step else np.sqrt(chain.last.dim) * chain.clients * sent.linf * 2.0**-30
+        # Real vectors are rounded to a step when they are sent.
+        rounding = 0.0 if chain.last.step else np.sqrt(chain.last.dim) * chain.finest(math.inf)[0] / 2
         l2 = math.inf if chain.may_wrap else (sent.l2 + rounding) * chain.gain * (1 + 2.0**-40)
         norms = Norms(math.inf, l2, math.inf).tightened(chain.dim)
     elif any(not hasattr(later.stage, "share") and later.stage.kind != "rotate" for later in chain.links[place:]):
@@ -93,7 +95,7 @@ def _mechanism(chain: Chain, link: Fitted, shares, zero_out: bool, rounds: int) 
     return Mechanism(stage.kind, *moved, setting.dim, stage.share(setting), shares, rounds)
 
 
-def _words(mechanism: Mechanism, link: Fitted, zero_out: bool, everyone: bool) -> str:
+def _words(mechanism: Mechanism, link: Fitted, zero_out: bool, everyone: bool, real: bool) -> str:
     adjacency = "Zeroing out a client's update" if zero_out else "Replacing a client's update"
     in_steps = link.setting.step and not link.stage.central
     unit, whose, share = "steps of the ring" if in_steps else "the update's units", "those who sent", " a share"
@@ -103,7 +105,7 @@ def _words(mechanism: Mechanism, link: Fitted, zero_out: bool, everyone: bool) -
         whose = "the target alone"
     elif everyone:
         whose = "everyone in the cohort"
-    if not (in_steps or link.stage.central):
+    if real and not in_steps:
         unit += " (as real numbers: the 31-bit steps in which they are summed are not counted)"
     rounds = f" in each of {mechanism.rounds} rounds" * (mechanism.rounds > 1)
     noise = f"{link.stage.kind.replace('_', ' ')} noise of {whose}, {mechanism.deviation:.6g}{share}"

@@ -30,8 +30,14 @@ from .types import Column, Loaded, Moments, Pair, Pool, Projected, SumDraws
 _TOGETHER = 2**26 - 2
 # Room for noise in a score: so many standard deviations.
 _REACH = 40.0
+# Share of the weights that may be lost to rounding before whole updates are summed instead.
+_COARSE = 0.01
 # Updates from which moments are estimated where they have no closed form, and rounding always is.
 _SAMPLE = 4096
+
+
+class CoarseWeights(ValueError):
+    """Scores of 32 bits leave too little of the weights; whole updates have to be summed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +151,7 @@ class NoisySums:
             total = total + jnp.rint(params.deviation * drawn).astype(jnp.int32)
         for number, (own, weights) in enumerate(zip(params.tables, params.weights)):
             # Whole numbers modulo 2^32: out of range a score would be wrong, but still a function of the ring's sum.
-            noise = draw(own, lane(ticket, jnp.uint32(_TOGETHER), number + 1), self.entries)
+            noise = draw(own, lane(ticket, jnp.uint32(_TOGETHER - 1 - number), 0), self.entries)
             total = total + jnp.sum(noise[:, None] * weights, axis=0)
         return total
 
@@ -256,12 +262,9 @@ class EncodedPool:
             into = whole_numbers if link in integer else real
             into += link.stage.share(link.setting) ** 2 * own
         deviation = np.sqrt(whole_numbers + real)
-        step, arrived = fixed_step(2.0**31 * base.step + _REACH * deviation), self.arrived
-        weights = np.rint(sent / step[:, None, None])
-        if integer and hasattr(arrived, "through"):
-            arrived = arrived.through(lambda source: (replace(source, quantum=step), np.zeros(1)))
-        base = arrived.project(seen, step)
-        ends = base.ends
+        step = fixed_step(2.0**31 * base.step + _REACH * deviation)
+        base, weights = self._in_steps(seen, sent, step, quantised=bool(integer))
+        ends, step = base.ends, base.step
         if integer:
             offsets = np.array([column.test.offset.sum() for column in columns])
             steps = np.stack([[self.chain.sent(end) for end in (c.pair.h0, c.pair.h1)] for c in columns])
@@ -280,8 +283,28 @@ class EncodedPool:
                 base.params, jnp.asarray(np.sqrt(real) / step, jnp.float32), tuple(tables), tuple(table_weights)
             ),
             ends=ends,
+            # Real noise is rounded to a step, too.
+            error=base.error + (real > 0) * step / 2,
             deviation=np.hypot(base.deviation, deviation),
         )
+
+    def _in_steps(self, seen, sent, step, quantised):
+        """The sums without noise, in steps of `step` or more, and the weights f64[columns, rounds, size] in steps.
+
+        Whole weights may spoil a cancellation and so enlarge the sums, and then need a larger step.
+        """
+        while True:
+            weights, pool = np.rint(sent / step[:, None, None]), self.arrived
+            if quantised and hasattr(pool, "through"):
+                pool = pool.through(lambda source, step=step: (replace(source, quantum=step), np.zeros(1)))
+            base = pool.project(seen, step)
+            if np.all(base.step == step):
+                break
+            step = base.step
+        lost = np.linalg.norm(weights * step[:, None, None] - sent, axis=(1, 2))
+        if quantised and np.any(lost > _COARSE * np.linalg.norm(sent, axis=(1, 2))):
+            raise CoarseWeights("the steps of the ring are too fine for whole weights")
+        return base, weights
 
     def terms(self, columns: Sequence[Column]) -> list[tuple[list[Term], float]]:
         """What every seat adds to the others' sum.

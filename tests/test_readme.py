@@ -36,9 +36,27 @@ def test_the_attack_of_the_readme_runs_and_certifies():
     assert names["result"].headline.plan.method == "union"
 
 
+def recipe_with(words):
+    (text,) = [text for text in re.findall(r"```toml\n(.*?)```", README, re.S) if words in text]
+    return text
+
+
+def test_the_channel_of_the_readme_is_a_recipe(tmp_path):
+    (tmp_path / "channel.toml").write_text(recipe_with("aggregator.stages"))
+    aggregator = config.load(str(tmp_path / "channel.toml")).audit.aggregator
+    assert [stage.kind for stage in aggregator.stages] == ["clip", "rotate", "fixed_point", "skellam"]
+    assert aggregator.fitted(dim=650, clients=60, varying=False) is not None
+
+
+def test_the_channels_of_the_readme_are_those_of_results():
+    for name, first in (("channel", "| channel | noise multiplier | digits"), ("channel-bugs", "| bug | noise")):
+        table = (ROOT / f"results/{name}.md").read_text().split(first)[1].split("\n\n")[0].splitlines()
+        rows = [line for line in table if line.startswith("| ")]
+        assert len(rows) > 10 and all(row in README for row in rows)
+
+
 def test_the_recipe_of_the_readme_is_a_recipe(tmp_path):
-    (text,) = re.findall(r"```toml\n(.*?)```", README, re.S)
-    (tmp_path / "mine.toml").write_text(text)
+    (tmp_path / "mine.toml").write_text(recipe_with("mine.toml"))
     population = config.load(str(tmp_path / "mine.toml")).audit.population
     assert isinstance(population, ja.Arrays) and population.clients == (50, 100)
 

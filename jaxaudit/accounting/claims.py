@@ -125,7 +125,7 @@ def make_room(table: dict[str, list], width: int, *spare: tuple[str, ...]) -> No
 
 
 def sentences(cells: Sequence[dict]) -> list[tuple[str, str, dict | None]]:
-    """What is said below the table: what the first claim says, and every contradiction of the trials.
+    """What is said below the table: what the claims say, each once, and every contradiction of the trials.
 
     Args:
       cells: their summaries, as in summary.json.
@@ -136,15 +136,22 @@ def sentences(cells: Sequence[dict]) -> list[tuple[str, str, dict | None]]:
     claimed = [cell for cell in cells if cell["claim"]]
     if not claimed:
         return []
-    claim = claimed[0]["claim"]
+    said: dict[str, list[dict]] = {}
+    for cell in claimed:
+        said.setdefault(_claimed(cell["claim"]), []).append(cell)
+    judged = sorted((cell for cell in claimed if cell["violation"]), key=lambda cell: cell["violation"]["p_value"])
+    told = [(cell, cell) for cell in judged if cell["violation"]["violated"]] or [(cell, None) for cell in judged[:1]]
+    bounds = [("Upper bound", words, of[0]) for words, of in said.items()]
+    return [*bounds, *(("Violation", cell["violation"]["words"], of) for cell, of in told)]
+
+
+def _claimed(claim):
     words = f"{claim['words']} ({claim['source']})."
     if all(epsilon is None for epsilon in claim["epsilons"]):
         words += " No finite ε is proved."
     if claim["assumed"]:
         words += " The audited system is known to break an assumption of it, so it is no bound on that system."
-    judged = sorted((cell for cell in claimed if cell["violation"]), key=lambda cell: cell["violation"]["p_value"])
-    told = [(cell, cell) for cell in judged if cell["violation"]["violated"]] or [(cell, None) for cell in judged[:1]]
-    return [("Upper bound", words, claimed[0]), *(("Violation", cell["violation"]["words"], of) for cell, of in told)]
+    return words
 
 
 def rounded_up(epsilon: float) -> str:

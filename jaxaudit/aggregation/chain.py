@@ -103,16 +103,16 @@ class Chain:
         """Whether some sum of the cohort leaves the ring."""
         if not self.last.step or self.last.ring_bits == WIDE:
             return False
-        sent, noise, ring = self.clients * self.norms.linf, self._noise_reach(), 2.0**self.last.ring_bits
+        sent, noise, ring = self.last.crowd * self.norms.linf, self._noise_reach(), 2.0**self.last.ring_bits
         if not self.channel.shifted:
             return sent + noise > ring / 2 - 1
-        shift = self.clients * sum(int(link.params.shift) for link in self.links if hasattr(link.params, "shift"))
+        shift = self.last.crowd * sum(int(link.params.shift) for link in self.links if hasattr(link.params, "shift"))
         return shift + sent + noise > ring - 1 or shift - sent - noise < 0
 
     def _noise_reach(self):
         # Of integer noise, all shares of the cohort at once.
         laws = [(link.stage, link.setting) for link in self.noises if link.setting.step and not link.stage.central]
-        return sum(self.clients * stage.client_law(setting).reach for stage, setting in laws)
+        return sum(self.last.crowd * stage.client_law(setting).reach for stage, setting in laws)
 
     @property
     def norms(self) -> Norms:
@@ -133,18 +133,18 @@ class Chain:
         """What leaves every stage."""
         return [*(link.setting for link in self.links[1:]), self.last]
 
-    def _noise_reach(self):
-        # Of integer noise, all shares of the cohort at once.
-        laws = [(link.stage, link.setting) for link in self.noises if link.setting.step and not link.stage.central]
-        return sum(self.clients * stage.client_law(setting).reach for stage, setting in laws)
+    @cached_property
+    def faithful(self) -> bool:
+        """But for noise, the server sees the sum of what updates always become, and how many there are."""
+        channel = self.channel
+        if self.may_wrap or not channel.announced or channel.minimum or channel.remembered:
+            return False
+        return all(hasattr(link.stage, "share") or link.stage.steady for link in self.links)
 
     @cached_property
     def linear(self) -> bool:
         """The decoded sum is the sum of what steady encodings are decoded to, and of noise with a law of its own."""
-        channel = self.channel
-        if self.may_wrap or channel.shifted or not channel.announced or channel.minimum or channel.remembered:
-            return False
-        if any(not hasattr(link.stage, "share") and not link.stage.steady for link in self.links):
+        if not self.faithful or self.channel.shifted:
             return False
         # Noise before a rounding becomes part of what is rounded.
         first_noise = next((place for place, link in enumerate(self.links) if not link.stage.steady), len(self.links))
@@ -156,16 +156,25 @@ class Chain:
         """What a trial looks up, for updates with no entry beyond `limit`."""
         step, reach = 1.0, 1.0
         if not self.last.step:
-            reach = self._reach(float(np.max(limit)))
-            step = float(fixed_step(self.clients * reach))
+            step, reach = self.finest(float(np.max(limit)))
         return ChannelParams(tuple(link.params for link in self.links), jnp.float32(step), jnp.float32(reach))
+
+    def finest(self, limit: float) -> tuple[float, float]:
+        """The step in which real vectors are summed, and the largest magnitude of their entries.
+
+        Args:
+          limit: no entry of an update is larger; may be infinite where a stage clips.
+        """
+        reach = self._reach(limit)
+        return float(fixed_step(self.last.crowd * reach)), reach
 
     def _reach(self, reach):
         for link in self.links:
             if hasattr(link.stage, "share"):
                 reach += 0.0 if link.stage.central else _REACH * link.stage.share(link.setting)
                 continue
-            own = Norms(np.inf, np.inf, reach).tightened(link.setting.dim)
+            norms = link.setting.norms
+            own = Norms(norms.l1, norms.l2, min(reach, norms.linf)).tightened(link.setting.dim)
             found = link.stage.after(link.setting._replace(norms=own)).norms.linf
             reach = found if np.isfinite(found) else _MEMORY * reach
         return reach

@@ -1,22 +1,25 @@
 """Fitting a chain of stages to a cohort: what does not fit is refused here, before anything is drawn."""
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 
 from .chain import Chain, Fitted
 from .channel import Channel, blank
 from .stage import UNBOUNDED, Setting, Stage
 
 
-def _remembered(links):
-    """Entries of what each stage carries over; nothing where none does."""
-    sizes = tuple(link.setting.dim * getattr(link.stage, "error_feedback", False) for link in links)
-    return sizes if any(sizes) else ()
-
-
-def fit(stages: Sequence[Stage], ring_bits: int, dim: int, clients: int, **facts: Any) -> Chain:
+def fit(
+    stages: Sequence[Stage],
+    ring_bits: int,
+    dim: int,
+    clients: int,
+    *,
+    wrap: bool = False,
+    announced: bool = True,
+    minimum: int = 0,
+    varying: bool = False,
+    rounds: int = 1,
+    most: int = 0,
+) -> Chain:
     """Fit stages to the vectors and the cohort of an audit.
 
     Args:
@@ -24,7 +27,12 @@ def fit(stages: Sequence[Stage], ring_bits: int, dim: int, clients: int, **facts
       ring_bits: sums are modulo 2^ring_bits, or 64.
       dim: entries of an update.
       clients: of the largest cohort, the target included.
-      facts: `wrap` (sums may leave the ring), `announced`, `minimum`, `varying` (clients may be absent), `rounds`.
+      wrap: sums may leave the ring.
+      announced: the server learns how many took part.
+      minimum: rounds with fewer clients are aborted.
+      varying: clients may be absent.
+      rounds: audited together.
+      most: clients that may take part, if more than `clients`.
 
     Returns:
       Chain.
@@ -32,7 +40,7 @@ def fit(stages: Sequence[Stage], ring_bits: int, dim: int, clients: int, **facts
     Raises:
       ValueError: where a stage does not fit, or a sum would leave the ring.
     """
-    setting, links = Setting(dim, clients, UNBOUNDED, ring_bits, 0.0, np.inf), []
+    setting, links = Setting(dim, clients, UNBOUNDED, ring_bits, 0.0, most), []
     for place, stage in enumerate(stages):
         try:
             links.append(Fitted(stage, setting, stage.prepare(setting)))
@@ -40,11 +48,11 @@ def fit(stages: Sequence[Stage], ring_bits: int, dim: int, clients: int, **facts
             raise ValueError(f"aggregator.stages.{place} ({stage.kind}): {error}") from error
         setting = stage.after(setting)
         largest = stage.largest_cohort(links[-1].setting) if hasattr(stage, "largest_cohort") else None
-        if largest is not None and clients > largest and not facts["wrap"]:
+        if largest is not None and setting.crowd > largest and not wrap:
             raise ValueError(
-                f"aggregator.stages.{place} ({stage.kind}): the clip range of {clients:,} clients overflows a ring "
-                f"of {ring_bits} bits, allowed are up to {largest:,} clients; use more ring_bits, fewer bits or a "
-                "larger step, or say wrap = true"
+                f"aggregator.stages.{place} ({stage.kind}): the clip range of {setting.crowd:,} clients overflows a "
+                f"ring of {ring_bits} bits, allowed are up to {largest:,} clients; use more ring_bits, fewer bits or "
+                "a larger step, or say wrap = true"
             )
     if not setting.step and ring_bits < 32:
         raise ValueError(
@@ -52,7 +60,7 @@ def fit(stages: Sequence[Stage], ring_bits: int, dim: int, clients: int, **facts
             "fixed_point stage"
         )
     shifted = any(getattr(stage, "shifted", False) for stage in stages)
-    if shifted and not facts["announced"]:
+    if shifted and not announced:
         raise ValueError(
             'aggregator.survivors is "hidden", but a shifted encoding cannot be decoded without their number; '
             "allowed is shifted = false: use it, or announce the survivors"
@@ -63,8 +71,14 @@ def fit(stages: Sequence[Stage], ring_bits: int, dim: int, clients: int, **facts
         ring_bits=ring_bits,
         integers=setting.step > 0,
         shifted=shifted,
-        announced=facts["announced"],
-        minimum=facts["minimum"],
-        remembered=_remembered(links) if facts["rounds"] > 1 else (),
+        announced=announced,
+        minimum=minimum,
+        remembered=_remembered(links) if rounds > 1 else (),
     )
-    return Chain(dim, tuple(links), setting, channel, clients, facts["varying"])
+    return Chain(dim, tuple(links), setting, channel, clients, varying)
+
+
+def _remembered(links):
+    """Entries of what each stage carries over; nothing where none does."""
+    sizes = tuple(link.setting.dim * getattr(link.stage, "error_feedback", False) for link in links)
+    return sizes if any(sizes) else ()

@@ -127,12 +127,12 @@ def _levels(fields, setting):
     if setting.ring_bits == _WIDE:
         return 2 * largest
     capacity = _capacity(setting.ring_bits, fields.shifted)
-    if capacity < setting.clients:
+    if capacity < setting.crowd:
         raise ValueError(
             f"ring_bits is {setting.ring_bits}, allowed are {capacity:,} clients with one level each side of zero, "
-            f"there are {setting.clients:,}; use more ring_bits"
+            f"there are {setting.crowd:,}; use more ring_bits"
         )
-    return 2 * min(capacity // setting.clients, largest)
+    return 2 * min(capacity // setting.crowd, largest)
 
 
 def _capacity(ring_bits, shifted):

@@ -93,7 +93,7 @@ class SecureSum:
             raise ValueError(f"ring_bits is {value}, allowed are 1 to 32, or 64 for sums that cannot wrap")
         return value
 
-    def fitted(self, dim: int, clients: int, varying: bool, rounds: int = 1) -> Chain | None:
+    def fitted(self, dim: int, clients: int, varying: bool, rounds: int = 1, most: int = 0) -> Chain | None:
         """The channel for a cohort, None for the plain sum.
 
         Args:
@@ -101,6 +101,7 @@ class SecureSum:
           clients: of the largest cohort, the target included.
           varying: clients may be absent.
           rounds: audited together.
+          most: clients that may take part, if more than `clients`, as in a Poisson cohort.
 
         Returns:
           Chain, or None where there are no stages and every number of survivors is announced.
@@ -111,7 +112,8 @@ class SecureSum:
         if not self.stages and self.survivors == "announced" and not self.minimum and self.ring_bits == 32:
             return None
         facts = {"wrap": self.wrap, "announced": self.survivors == "announced", "minimum": self.minimum}
-        return fit(self.stages, self.ring_bits, dim, clients, varying=varying, rounds=rounds, **facts)
+        facts |= {"varying": varying, "rounds": rounds, "most": most}
+        return fit(self.stages, self.ring_bits, dim, clients, **facts)
 
     def prepare(self, limit: Any, clients: int) -> ExactStep:
         """The step for a sum of `clients` updates within ±`limit`, a number or f64[dim]."""

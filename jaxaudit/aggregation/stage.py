@@ -39,11 +39,11 @@ class Setting(NamedTuple):
 
     Attributes:
       dim: entries of a vector.
-      clients: clients of the largest cohort, the target included.
+      clients: clients of the largest cohort, the target included; of a Poisson cohort, as many as are expected.
       norms: of one client's vector, in the units that it has here.
       ring_bits: sums are taken modulo 2^ring_bits, 1 to 32; 64 for sums that cannot wrap.
       step: what one integer step stands for, in units of the update; 0 while vectors are real.
-      start: f64[dim] or f64, no entry of a vector that reaches the first stage is larger than this in magnitude.
+      most: clients that may take part, which for a Poisson cohort are more; 0 for `clients`.
     """
 
     dim: int
@@ -51,7 +51,12 @@ class Setting(NamedTuple):
     norms: Norms
     ring_bits: int
     step: float
-    start: Any
+    most: int = 0
+
+    @property
+    def crowd(self) -> int:
+        """So many clients a sum must have room for."""
+        return max(self.clients, self.most)
 
 
 class Stage(Protocol):

@@ -34,8 +34,7 @@ _WORDS = {
 
 _STRENGTH = list(_WORDS)
 _NOT_JUDGED = (
-    "Undetermined: whether linear algebra alone tells the candidates apart was not looked at, the recorded updates "
-    "are too many and too large."
+    "Undetermined: whether linear algebra alone tells the candidates apart was not looked at, because {why}."
 )
 
 
@@ -71,9 +70,9 @@ def judge(moments: Sequence[Moments], pair: Pair, structural: str | None = None)
     return min(verdicts, key=lambda verdict: _STRENGTH.index(verdict.kind))
 
 
-def not_judged(pair: Pair) -> Verdict:
-    """For pools that are too large to look at."""
-    return Verdict("undetermined", _NOT_JUDGED, 0, np.zeros(pair.h0.shape))
+def not_judged(pair: Pair, why: str = "the recorded updates are too many and too large") -> Verdict:
+    """For pools that are too large to look at, and for channels that are more than a sum."""
+    return Verdict("undetermined", _NOT_JUDGED.format(why=why), 0, np.zeros(pair.h0.shape))
 
 
 def _of_round(moments, pair, at, structural) -> Verdict:

@@ -25,7 +25,7 @@ vectors = st.lists(entry | st.floats(-4, 4, width=16), min_size=DIM, max_size=DI
 
 
 def setting(dim=DIM, norms=UNBOUNDED, step=0.0):
-    return Setting(dim, 10, norms, ring_bits=32, step=step, start=np.inf)
+    return Setting(dim, 10, norms, ring_bits=32, step=step)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -27,7 +27,7 @@ vectors = st.lists(st.floats(-150, 150, width=32, allow_subnormal=False), min_si
 
 
 def setting(norms=UNBOUNDED, ring_bits=32, clients=10, dim=DIM, step=0.0):
-    return Setting(dim, clients, norms, ring_bits, step, np.inf)
+    return Setting(dim, clients, norms, ring_bits, step)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -23,7 +23,7 @@ every_integer_noise = pytest.mark.parametrize("stage", INTEGER, ids=lambda stage
 
 
 def setting(step=0.25, clients=CLIENTS):
-    return Setting(DIM, clients, Norms(1.0, 1.0, 1.0), ring_bits=32, step=step, start=np.inf)
+    return Setting(DIM, clients, Norms(1.0, 1.0, 1.0), ring_bits=32, step=step)
 
 
 @partial(jax.jit, static_argnums=(0, 3))
@@ -209,7 +209,9 @@ def test_negative_noise_is_refused(stage):
 
 
 def test_words_say_what_is_simulated():
-    assert DiscreteGaussian(deviation=0.5).words(setting()) == (
-        "discrete gaussian noise of deviation 0.5 on a full cohort's sum, in equal shares of its clients"
+    assert DiscreteGaussian(deviation=0.5).words(setting(clients=8)) == (
+        "adds its share of discrete gaussian noise of deviation 0.5 on the sum of 8 clients"
     )
-    assert Gaussian(deviation=2.0).words(setting()) == "gaussian noise of deviation 2 on the decoded sum"
+    assert Gaussian(deviation=2.0).words(setting()) == (
+        "a trusted party adds gaussian noise of deviation 2 to the decoded sum"
+    )

@@ -20,7 +20,7 @@ vectors = st.lists(st.floats(-8, 8, width=32), min_size=DIM, max_size=DIM)
 
 
 def setting(dim=DIM, norms=UNBOUNDED, step=0.0):
-    return Setting(dim, 10, norms, ring_bits=32, step=step, start=np.inf)
+    return Setting(dim, 10, norms, ring_bits=32, step=step)
 
 
 PARAMS = STAGE.prepare(setting())

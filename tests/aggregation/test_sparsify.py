@@ -21,7 +21,7 @@ vectors = st.lists(st.integers(-5, 5).map(float), min_size=DIM, max_size=DIM)
 
 
 def setting(dim=DIM, norms=UNBOUNDED, step=0.0):
-    return Setting(dim, 10, norms, ring_bits=32, step=step, start=np.inf)
+    return Setting(dim, 10, norms, ring_bits=32, step=step)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -242,7 +242,7 @@ def test_every_option_has_one_shape_and_scores_are_strict_in_types(strict):
     ("chain", "remedy"),
     [
         (None, "ring_bits up to 32"),
-        (fitted((Clip(bound=1.0),)), "fixed_point"),
+        (fitted((Clip(bound=1.0),), bits=32), "fixed_point"),
         (chain_of(bits=64, clip_range=9.0), "ring_bits up to 32"),
         (chain_of(clip_range=3.0, shifted=True), "shifted = false"),
         (fitted((FixedPoint(step=1.0), Gaussian(deviation=1.0))), "centrally"),
