@@ -163,7 +163,7 @@ def main():
     parser.add_argument("section", nargs="*", default=[], help=" ".join(SECTIONS))
     parser.add_argument("--out", type=Path, default=Path("results/channel"))
     given = parser.parse_args()
-    prepare()
+    prepare(distributed=False)
     given.out.mkdir(parents=True, exist_ok=True)
     for section in given.section or SECTIONS:
         file, rows = given.out / f"{section}.json", []

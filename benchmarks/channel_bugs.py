@@ -155,7 +155,7 @@ def bugs() -> dict[str, Bug]:
             f"rounded last, {clients}": Bug(
                 "real noise rounded to steps of 1, sensitivity of before",
                 clipped_first(1.0, clients, dim=1),
-                planted(CLIP, gaussian(), ja.FixedPoint(step=1.0)),
+                planted(CLIP, gaussian(), ja.FixedPoint(step=1.0, clip_range=2.0**20)),
                 FOLDED,
             )
             for clients in (64, 100)

@@ -39,8 +39,8 @@ ENTRIES, NUMBERS, FIRST = 2**27, 10**8, (0, CERTIFY, 0, 0)
 GAMES = ((10_000, 0, None), (1_000_000, 2, None), (1_000_000, 0, 6))
 ABOUT = f"""## Throughput of the channel
 
-{CLIENTS} clients on {{cores}} core(s), whole updates: {SEATS} others are drawn without replacement, the target sends under
-either bit, so in a trial {ADDED} updates are read, encoded and added, and two sums decoded and scored. Rates are of CPU
+{CLIENTS} clients on {{cores}} core(s), whole updates: {SEATS} others are drawn without replacement, the target sends
+under either bit; in a trial {ADDED} updates are read, encoded, added, two sums decoded and scored. Rates are of CPU
 time. Moved: an update is read (4 bytes an entry), the running sum read and written (8 bytes), mostly in the cache;
 copied: 512 MiB are read and written. Every stage runs in every trial here; an audit of recorded updates applies those
 that draw no random words once, which leaves the rows of integers. Residues equal Python's integers in each of 64

@@ -301,6 +301,12 @@ class Audit:
         pool = responses.certify
         others = pool.attendance(clients - 1)
         varying, most = others != ((clients - 1, 1.0),), 1 + max(number for number, _ in others)
+        smallest = min(responses.cohorts)
+        if getattr(self.aggregator, "minimum", 0) > smallest:
+            raise ValueError(
+                f"aggregator.minimum is {self.aggregator.minimum:,}, but the smallest cohort has {smallest:,} "
+                f"clients, and hardly a round would be revealed; allowed are 0 to {smallest:,}"
+            )
         chain = self.aggregator.fitted(pool.dim, clients, varying, pool.rounds, most)
         if chain is not None and chain.channel.remembered and getattr(pool, "cohort", "fixed") != "fixed":
             raise ValueError(

@@ -12,6 +12,7 @@ import numpy as np
 
 from .accounting import Mechanism, epsilon_upper, sensitivity, source
 from .aggregation.chain import Chain, Fitted
+from .aggregation.noise import NAMES
 from .aggregation.stage import Norms
 from .audit import Cell, Prepared
 from .types import Pair
@@ -63,9 +64,18 @@ def claim(prepared: Prepared, cell: Cell, deltas: Sequence[float]) -> Claim | No
     return Claim(
         tuple(found[n][at] for at, n in enumerate(best)),
         "; ".join(dict.fromkeys(source(mechanism) for mechanism, _ in used)),
-        "; or: ".join(_words(mechanism, link, zero_out, everyone, not chain.last.step) for mechanism, link in used),
+        "; or: ".join(_words(mechanism, link, zero_out, everyone, not chain.last.step) for mechanism, link in used)
+        + _besides(cell.pair, len(chain.noises) - len(used)),
         shares != planned and any(mechanism.shares == planned for mechanism, _ in used),
     )
+
+
+def _besides(pair: Pair, ignored: int) -> str:
+    """What else must be known of a claim: a pair of a narrower adjacency, and noise that is not counted."""
+    words = "; the noise of other stages is not counted, it can only add privacy" * (ignored > 0)
+    if "record" in pair.adjacency:
+        words += f"; the audited {pair.adjacency} is a special case of it, so the ratio compares two adjacencies"
+    return words
 
 
 def _zero_out(chain: Chain, pair: Pair) -> bool:
@@ -105,10 +115,12 @@ def _words(mechanism: Mechanism, link: Fitted, zero_out: bool, everyone: bool, r
         whose = "the target alone"
     elif everyone:
         whose = "everyone in the cohort"
-    if real and not in_steps:
-        unit += " (as real numbers: the 31-bit steps in which they are summed are not counted)"
+    if real and not link.stage.central:
+        unit += " (real numbers: their rounding to 31-bit steps is not counted)"
+    if not math.isfinite(mechanism.l2):
+        return f"{adjacency} may move the sum by any amount: nothing bounds the l2 norm where noise is added"
     rounds = f" in each of {mechanism.rounds} rounds" * (mechanism.rounds > 1)
-    noise = f"{link.stage.kind.replace('_', ' ')} noise of {whose}, {mechanism.deviation:.6g}{share}"
+    noise = f"{NAMES[link.stage.kind]} noise of {whose}, of deviation {mechanism.deviation:.6g}{share}"
     return (
         f"{adjacency} moves the sum by at most {mechanism.l2:.6g} in l2{rounds}; {noise}, in {unit}; without "
         "amplification, for the target always takes part"

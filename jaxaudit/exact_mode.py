@@ -75,6 +75,11 @@ def run_exact(recipe: Recipe, *, progress: Callable[[str, int], Progress]) -> Ex
     """
     began = time.perf_counter()
     prepared = recipe.audit.prepare(recipe.seed)
+    if prepared.chain is not None and not prepared.linear:
+        raise ValueError(
+            "the exact law needs recorded updates, and stages that always make the same of them: leave --exact out, "
+            "or take the other stages out"
+        )
     if not prepared.linear:
         raise ValueError(
             f"the exact law needs a score that is linear in the updates; attack {recipe.audit.attack.kind!r} on "

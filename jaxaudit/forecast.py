@@ -153,8 +153,8 @@ def _of_cell(ready, cell, delta, tightness):
 def _predicted(name: str, distance: float, delta: float) -> float:
     if math.isnan(distance):
         raise ValueError(
-            f"the score of {name} is not linear in the updates, so no theory predicts it; `jaxaudit run` with few "
-            "trials shows what to expect"
+            f"the score of {name} is no sum of one number for each update, so no theory predicts it; `jaxaudit run` "
+            "with few trials shows what to expect"
         )
     if math.isinf(distance):
         raise ValueError(

@@ -125,7 +125,7 @@ class FixedPoint:
     def words(self, setting: Setting) -> str:
         """Rounding, step and range."""
         grid = self._grid(setting)
-        ends = f"clipped to ±{grid.top:,} steps" if grid.top else "not clipped, modulo the ring"
+        ends = f"clipped to ±{grid.top:,} steps" if grid.top else "not clipped"
         shifted = ", shifted to be non-negative" * self.shifted
         return f"rounds it ({self.rounding}) to integer steps of {grid.step:.4g}, {ends}{shifted}"
 

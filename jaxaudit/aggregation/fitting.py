@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from .chain import Chain, Fitted
-from .channel import Channel, blank
+from .channel import WIDE, Channel, blank
 from .stage import UNBOUNDED, Setting, Stage
 
 
@@ -48,6 +48,17 @@ def fit(
             raise ValueError(f"aggregator.stages.{place} ({stage.kind}): {error}") from error
         setting = stage.after(setting)
         largest = stage.largest_cohort(links[-1].setting) if hasattr(stage, "largest_cohort") else None
+        rounds_off = not links[-1].setting.step and setting.step > 0
+        if rounds_off and not (wrap or largest or ring_bits == WIDE or _bounded(setting, ring_bits)):
+            raise ValueError(
+                f"aggregator.stages.{place} ({stage.kind}): clip_range is 0 and wrap is false, so nothing keeps sums "
+                "within the ring, allowed is a clip range > 0; give one, or say wrap = true"
+            )
+        if largest is not None and largest < min(2, setting.crowd) and not wrap:
+            raise ValueError(
+                f"aggregator.stages.{place} ({stage.kind}): no cohort fits a ring of {ring_bits} bits, for two "
+                "clients overflow it; use more ring_bits, fewer bits or levels or a larger step, or say wrap = true"
+            )
         if largest is not None and setting.crowd > largest and not wrap:
             raise ValueError(
                 f"aggregator.stages.{place} ({stage.kind}): the clip range of {setting.crowd:,} clients overflows a "
@@ -76,6 +87,11 @@ def fit(
         remembered=_remembered(links) if rounds > 1 else (),
     )
     return Chain(dim, tuple(links), setting, channel, clients, varying)
+
+
+def _bounded(setting, ring_bits):
+    """Stages before keep the sum of all clients in the ring."""
+    return setting.crowd * setting.norms.linf <= 2.0 ** (ring_bits - 1) - 1
 
 
 def _remembered(links):

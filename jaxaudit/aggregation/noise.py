@@ -16,12 +16,20 @@ _MAX_DEVIATION = 1e12
 _OF_DEVIATION = "standard deviation of the noise, in units of the update"
 
 
+NAMES = {
+    "gaussian": "Gaussian",
+    "discrete_gaussian": "discrete Gaussian",
+    "skellam": "Skellam",
+    "binomial": "binomial",
+}
+
+
 class _Additive:
     """What all noise has in common: it is centred, so decoding leaves a sum as it is."""
 
     def words(self, setting: Setting) -> str:
         """Who adds what."""
-        noise = f"{self.kind.replace('_', ' ')} noise of deviation {self.deviation:g}"
+        noise = f"{NAMES[self.kind]} noise of deviation {self.deviation:g}"
         return {
             "central": f"a trusted party adds {noise} to the decoded sum",
             "distributed": f"adds its share of {noise} on the sum of {setting.clients:,} clients",
@@ -220,12 +228,12 @@ class Skellam(_InSteps):
 class Binomial(_InSteps):
     """Centred binomial noise on integers, from every client, whose sums are binomial again.
 
-    A client tosses the smallest even number of fair coins whose variance is at least that of its share.
+    A client tosses the smallest even number of fair coins whose variance is at least that of its share: two or more.
 
     Attributes:
       kind: "binomial".
       deviation: standard deviation in units of the update, above 0: of what a client adds where that is "local", else
-        of the sum; the coins make it this or a little more.
+        of the sum; the coins make it this or more.
       where: "distributed" or "local", as for `DiscreteGaussian`.
 
     Reference:
@@ -240,6 +248,13 @@ class Binomial(_InSteps):
     def share(self, setting: Setting) -> float:
         """Standard deviation of one client's coins, in steps."""
         return float(np.sqrt(self.client_law(setting).parameter) / 2)
+
+    def words(self, setting: Setting) -> str:
+        """How many coins a client tosses, and what comes of them."""
+        coins, sharers = self.client_law(setting).parameter, self._sharers(setting)
+        deviation = self.share(setting) * setting.step * np.sqrt(sharers)
+        whose = f" on the sum of {sharers:,} clients" * (self.where == "distributed")
+        return f"tosses {coins:,} fair coins: binomial noise of deviation {deviation:.4g}{whose}"
 
     def _law(self, variance: float) -> IntegerLaw:
         return binomial(2 * max(1, int(np.ceil(2 * variance))))

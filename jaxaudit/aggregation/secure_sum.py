@@ -13,6 +13,7 @@ from ..types import SumView, Ticket
 from .chain import Chain
 from .channel import WIDE
 from .fitting import fit
+from .stage import MAX_STAGES
 
 
 class ExactStep(NamedTuple):
@@ -66,7 +67,7 @@ class SecureSum:
         "the ideal functionality of secure aggregation (updates in 31-bit fixed point, summed exactly)"
     )
     kind: Literal["secure_sum"] = "secure_sum"
-    stages: tuple[Any, ...] = Field((), max_length=16, description="what a client does to its update")
+    stages: tuple[Any, ...] = Field((), description="what a client does to its update, up to 16")
     ring_bits: int = Field(32, ge=1, le=WIDE, description="sums are modulo 2^ring_bits, 1 to 32, or 64")
     wrap: bool = Field(False, description="sums may leave the ring")
     survivors: Literal["announced", "hidden"] = "announced"
@@ -81,8 +82,10 @@ class SecureSum:
     @field_validator("stages")
     @classmethod
     def _are_stages(cls, value):
+        if len(value) > MAX_STAGES:
+            raise ValueError(f"stages is a list of {len(value)}, allowed are up to {MAX_STAGES}; leave some out")
         for place, stage in enumerate(value):
-            if not (hasattr(stage, "encode") and hasattr(stage, "after")):
+            if isinstance(stage, type) or not (hasattr(stage, "encode") and hasattr(stage, "after")):
                 raise ValueError(f"stages.{place} is {stage!r}, allowed are stages such as Clip(bound=1.0)")
         return value
 

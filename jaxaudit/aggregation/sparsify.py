@@ -56,7 +56,7 @@ class TopK:
     def words(self, setting: Setting) -> str:
         """How many of how many."""
         memory = ", and remembers the others" * self.error_feedback
-        return f"keeps {self.k:,} largest of {setting.dim:,} entries{memory}"
+        return f"keeps its {self.k:,} largest of {setting.dim:,} entries{memory}"
 
     def encode(self, params: tuple, vector, ticket: Ticket) -> jax.Array:
         """The entries kept, zeros elsewhere; with error feedback, as in a client's first round."""
@@ -137,7 +137,9 @@ class RandomK:
     def words(self, setting: Setting) -> str:
         """How many of how many."""
         memory = ", and remembers the others" * self.error_feedback
-        return f"keeps {self.k:,} randomly drawn of {setting.dim:,} entries{memory}"
+        scale = self._scale(setting)
+        times = "" if scale == 1 else f", times {scale:g}"
+        return f"keeps {self.k:,} randomly drawn of {setting.dim:,} entries{times}{memory}"
 
     def encode(self, params: RandomKParams, vector, ticket: Ticket) -> jax.Array:
         """The entries kept and scaled, zeros elsewhere; with error feedback, as in a client's first round.

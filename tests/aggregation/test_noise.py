@@ -210,8 +210,8 @@ def test_negative_noise_is_refused(stage):
 
 def test_words_say_what_is_simulated():
     assert DiscreteGaussian(deviation=0.5).words(setting(clients=8)) == (
-        "adds its share of discrete gaussian noise of deviation 0.5 on the sum of 8 clients"
+        "adds its share of discrete Gaussian noise of deviation 0.5 on the sum of 8 clients"
     )
     assert Gaussian(deviation=2.0).words(setting()) == (
-        "a trusted party adds gaussian noise of deviation 2 to the decoded sum"
+        "a trusted party adds Gaussian noise of deviation 2 to the decoded sum"
     )
