@@ -13,16 +13,18 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from .accounting.claims import assumed
 from .bounds import gaussian_epsilon, gaussian_tradeoff, percent, roc_band
-from .store import Cell, Run
+from .store import UNBOUNDED, Cell, Run
 
 MEASURED, PREDICTED, CEILING, ENERGY, MUTED = "#0072B2", "#D55E00", "#666666", "#009E73", "#999999"
 PROVED = "#CC79A7"
 PALETTE = (MEASURED, PREDICTED, ENERGY, PROVED, "#E69F00", "#56B4E9")
 # Upper bounds are drawn up to so many times the highest lower one; farther ones would flatten it.
 _FAR = 3
-# Height of the privacy figure above what it shows, for its legend.
-_ROOM = 1.45
+# Height of the privacy figure above what it shows, for its legend; of that of the cells, whose legend is beside it.
+_ROOM, _MARGIN = 1.45, 1.25
+_UPPER = {"color": PROVED, "ls": "-.", "lw": 1.6, "marker": "s", "mec": "white", "ms": 7}
 STYLE = {
     "figure.figsize": (5.6, 4.4),
     "figure.dpi": 100,
@@ -61,8 +63,9 @@ def draw(run: Run, folder: Path, name: str | None = None) -> None:
             scores(ax, cell)
             _finish(figure, run.summary, cell.summary["adjacency"], folder / f"{prefix}scores")
         if cell.spectrum:
-            figure, panels = plt.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-            noise_spectrum(panels, cell)
+            ratios = (2, 1) if "separation" in cell.spectrum else (1,)
+            figure, panels = plt.subplots(len(ratios), sharex=True, height_ratios=ratios, squeeze=False)
+            noise_spectrum(panels[:, 0], cell)
             _finish(figure, run.summary, cell.summary["adjacency"], folder / f"{prefix}spectrum")
         if len(run.cells) > 1 and name is None:
             figure, ax = plt.subplots(figsize=(8.0, 4.4))
@@ -117,8 +120,11 @@ def privacy(ax, cell: Cell):
         ax.plot(deltas, predicted, color=PREDICTED, ls="--", label="Gaussian prediction, no bound")
     level = percent(summary["confidence"])
     words = ("all δ at once ({})", "the table ({} by itself)") if cell.trials else ("computed", "the table")
-    # An exact bound may be infinite, which is said by the table and not drawn.
-    highest = float(np.nanmax([*(certified if top is None else top), 1.0]))
+    # An exact bound may be infinite, which is said by the table and not drawn. A bound of the table may be above all
+    # that holds at all deltas at once.
+    listed = [row[name] for row in rows for name in ("epsilon_lower", "epsilon_ceiling") if row[name] is not None]
+    listed = [epsilon for epsilon in listed if epsilon < UNBOUNDED]
+    highest = float(np.nanmax([*(certified if top is None else top), *listed, 1.0]))
     ax.plot(deltas, certified, color=MEASURED, lw=2.4, label=f"certified ≥, {words[0].format(level)}")
     ax.plot(
         [row["delta"] for row in rows],
@@ -129,26 +135,31 @@ def privacy(ax, cell: Cell):
         ms=8,
         label=f"certified ≥, {words[1].format(level)}",
     )
-    high = _proved(ax, rows, deltas[-1], highest)
+    high = _proved(ax, rows, deltas[-1], highest, assumed([summary]))
     ax.set(xscale="log", xlim=(deltas[0], deltas[-1]), ylim=(0, _ROOM * high))
     ax.set(xlabel="δ", ylabel="ε (nats)", title="Privacy curve: the secure sum leaks at least this much")
     ax.legend(loc="upper right")
     return ax
 
 
-def _proved(ax, rows, end, highest):
+def _proved(ax, rows, end, highest, broken):
     """Draw the upper bounds and return the highest epsilon to show: of theirs, or of what is drawn already."""
     proved = sorted((row["delta"], row["epsilon_upper"]) for row in rows if row["epsilon_upper"] is not None)
     if not proved:
         return highest
-    high = max([highest, *(epsilon for _, epsilon in proved if epsilon <= _FAR * highest)])
-    above = sum(epsilon > _ROOM * high for _, epsilon in proved)
-    label = "proved upper bound" + f", {above} of {len(proved)} above the figure" * (above > 0)
+    high, label = _reach([epsilon for _, epsilon in proved], highest, _ROOM, broken)
     # What is proved at a delta holds at all larger ones, and nothing is proved between two by a straight line.
     where, height = zip(*proved, (end, proved[-1][1]))
-    style = {"drawstyle": "steps-post", "ls": "-.", "lw": 1.6, "marker": "s", "markevery": slice(len(proved))}
-    ax.plot(where, height, color=PROVED, mec="white", ms=7, label=label, **style)
+    ax.plot(where, height, drawstyle="steps-post", markevery=slice(len(proved)), label=label, **_UPPER)
     return high
+
+
+def _reach(upper, highest, room, broken):
+    """Highest epsilon to show, and the label of upper bounds, with how many are above a figure `room` times it."""
+    high = max([highest, *(epsilon for epsilon in upper if epsilon <= _FAR * highest)])
+    above = sum(epsilon > room * high for epsilon in upper)
+    name = "claimed ε, its assumption is broken" if broken else "proved upper bound"
+    return high, name + f", {above} of {len(upper)} above the figure" * (above > 0)
 
 
 def _label(cell):
@@ -182,8 +193,11 @@ def _band(ax, cell, grid, lower, upper):
 
 
 def noise_spectrum(panels, cell: Cell):
-    """Variance of the noise by direction, what the pair differs by in it, and where the attack finds its signal."""
-    upper, lower = panels
+    """Variance of the noise by direction, what the pair differs by in it, and where the attack finds its signal.
+
+    The last is drawn on a second panel, of those whose score has a separation by direction.
+    """
+    upper, last = panels[0], panels[-1]
     variance, energy = cell.spectrum["variance"], cell.spectrum["energy"]
     index = np.arange(1, len(variance) + 1)
     floor = variance[0] * 1e-12
@@ -194,12 +208,12 @@ def noise_spectrum(panels, cell: Cell):
     upper.set(
         yscale="log", ylim=(floor, 30 * variance[0]), ylabel="per direction", title="Where the noise hides the pair"
     )
-    upper.legend(loc="upper right")
     if "separation" in cell.spectrum:
         separation = cell.spectrum["separation"]
-        lower.plot(index, separation / (cell.spectrum["shift"] or 1.0), color=PREDICTED)
-    lower.set(ylim=(0, 1.05), xlim=(0, len(variance) + 1), ylabel="share of shift")
-    lower.set(xlabel="direction of the noise, strongest first")
+        last.plot(index, separation / (cell.spectrum["shift"] or 1.0), color=PREDICTED)
+        last.set(ylim=(0, 1.05), ylabel="share of shift")
+    last.set(xlim=(0, len(variance) + 1), xlabel="direction of the noise, strongest first")
+    upper.legend(loc="best")
     upper.figure.align_ylabels(panels)
     return panels
 
@@ -207,7 +221,7 @@ def noise_spectrum(panels, cell: Cell):
 def cells(ax, run: Run):
     """Certified epsilon of every cell against the cohort size: a colour for each pair, hollow where censored."""
     rows = [(cell.summary, _nearest(cell.summary["bounds"])) for cell in run.cells]
-    pairs = list(dict.fromkeys(summary["pair"] for summary, _ in rows))
+    pairs, predicted = list(dict.fromkeys(summary["pair"] for summary, _ in rows)), False
     for pair, color, marker in zip(pairs, cycle(PALETTE), cycle("osD^vPX")):
         found = sorted(((s["clients"], row) for s, row in rows if s["pair"] == pair), key=lambda found: found[0])
         clients, bounds = [n for n, _ in found], [row for _, row in found]
@@ -217,16 +231,25 @@ def cells(ax, run: Run):
             ax.plot(n, row["epsilon_lower"], marker, color=color, mfc=fill, ms=6)
         if all(row["epsilon_predicted"] is not None for row in bounds):
             ax.plot(clients, [row["epsilon_predicted"] for row in bounds], color=color, ls="--", lw=1)
+            predicted = True
+        ax.plot(
+            clients, np.array([row["epsilon_upper"] for row in bounds], float), **_UPPER | {"mec": color, "mew": 1.5}
+        )
     if run.exact:
         top = max(row["epsilon_lower"] for _, row in rows) or 1
     else:
         top = max(row["epsilon_ceiling"] for _, row in rows)
         ax.axhline(top, color=CEILING, ls=":", label=f"ceiling of {run.summary['trials']:,} trials")
-    ax.plot([], [], color=MUTED, ls="--", lw=1, label="Gaussian prediction, no bound")
+    if predicted:
+        ax.plot([], [], color=MUTED, ls="--", lw=1, label="Gaussian prediction, no bound")
+    upper = [row["epsilon_upper"] for _, row in rows if row["epsilon_upper"] is not None]
+    if upper:
+        top, label = _reach(upper, top, _MARGIN, assumed([summary for summary, _ in rows]))
+        ax.plot([], [], label=label, **_UPPER)
     if any(row["censored"] for _, row in rows):
         ax.plot([], [], "o", color=MUTED, mfc="white", label="limited by the trials")
     sizes = sorted({summary["clients"] for summary, _ in rows})
-    ax.set(xscale="log", xticks=sizes, xticklabels=[f"{n:,}" for n in sizes], ylim=(0, 1.25 * top))
+    ax.set(xscale="log", xticks=sizes, xticklabels=[f"{n:,}" for n in sizes], ylim=(0, _MARGIN * top))
     ax.minorticks_off()
     ax.set(xlabel="clients in the cohort", ylabel=f"ε (nats) at δ = {rows[0][1]['delta']:g}")
     ax.set_title(f"Leakage by cohort, all cells at once ({percent(run.summary['confidence'])})")

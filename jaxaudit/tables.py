@@ -7,7 +7,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from .accounting.claims import READING, columns, make_room, sentences
+from .accounting.claims import assumed, columns, make_room, reading, sentences
 from .bounds import METHODS, Counts, Plan, percent, rounded_down
 from .store import UNBOUNDED, Run
 
@@ -41,6 +41,8 @@ def show(run: Run, console: Console, name: str | None = None) -> None:
     cells = [cell.summary for cell in run.cells]
     told = cells[0] if name is None else run.cell(name).summary
     several = name is None and len(cells) > 1
+    of, predictions = cells if several else [told], any(_predicted(cell["bounds"]) for cell in cells)
+    confidence = run.summary["confidence"] if several else told["confidence"]
     if not run.whole:
         first, count = run.part
         console.print(Text(_title(run.summary, told), "bold"))
@@ -51,18 +53,16 @@ def show(run: Run, console: Console, name: str | None = None) -> None:
     elif several:
         console.print(cell_table(cells, _title(run.summary), console.width))
     else:
-        console.print(bound_table(told["bounds"], _title(run.summary, told), width=console.width))
+        shape = predictions, console.width, assumed(of)
+        console.print(bound_table(told["bounds"], _title(run.summary, told), *shape))
         if told["off_span"]:
-            level = percent(told["confidence"])
-            title = f"The off-span score of a server that knows the audited pool: a statement of its own, at {level}"
-            console.print(bound_table(told["off_span"], title, width=console.width))
-    of = cells if several else [told]
+            title = "The off-span score of a server that knows the audited pool: a statement of its own, at "
+            console.print(bound_table(told["off_span"], title + percent(confidence), *shape))
     for heading, words, cell in sentences(of) if run.whole else ():
         say(console, heading, words, several and cell)
     shown = [cell for cell in of if cell["population"]]
     if shown and run.whole:
-        level = run.summary["confidence"] if several else told["confidence"]
-        console.print(population_table(shown, level))
+        console.print(population_table(shown, confidence))
         say(console, "Statement on the population", shown[0]["population_statement"], several and shown[0])
     say(console, "Statement", told["statement"], several and told)
     say(console, "Verdict", told["verdict"], several and told)
@@ -76,9 +76,8 @@ def show(run: Run, console: Console, name: str | None = None) -> None:
     if not rows:
         return
     methods = sorted({row["method"] for row in rows})
-    confidence = run.summary["confidence"] if several else told["confidence"]
-    numbers = _CEILING + READING * bool(columns(rows))
-    console.print(method_sentence(methods, confidence, len(of), numbers=numbers))
+    numbers = _CEILING + reading(of)
+    console.print(method_sentence(methods, confidence, len(of), predictions=predictions, numbers=numbers))
 
 
 def say(console: Console, what: str, text: str, of: dict | None = None) -> None:
@@ -102,19 +101,25 @@ def cell_table(cells: Sequence[dict], title: str, width: int = 110) -> Group:
     table = {
         "cell": [cell["name"] if cell else "" for cell in first],
         "Δ": [_number(cell["distance"]) if cell else "" for cell in first],
-        **_numbers(rows),
+        **_numbers(rows, _predicted(rows), assumed(cells)),
         "verdict": [cell["verdict_kind"] if cell else "" for cell in first],
     }
+    if all(cell["distance"] is None for cell in cells):
+        del table["Δ"]
     make_room(table, width, ("predicted",), ("Δ",), ("ceiling",), ("ratio",), ("verdict",))
     return _filled(title, rows, table)
 
 
-def _numbers(rows):
+def _predicted(rows):
+    return any(row["epsilon_predicted"] is not None for row in rows)
+
+
+def _numbers(rows, predictions, assumed):
     return {
         "δ": [delta_words(row["delta"]) for row in rows],
         "ε certified": [Text(_certified(row), "bold") for row in rows],
-        "predicted": [_number(row["epsilon_predicted"]) for row in rows],
-        **columns(rows),
+        **({"predicted": [_number(row["epsilon_predicted"]) for row in rows]} if predictions else {}),
+        **columns(rows, assumed),
         "ceiling": [_number(row["epsilon_ceiling"]) for row in rows],
     }
 
@@ -130,9 +135,7 @@ def _filled(title, rows, table):
 
 def population_table(cells: Sequence[dict], confidence: float) -> Group:
     """What cohorts that share no client certify about the population they come from."""
-    title = (
-        f"On the population: disjoint cohorts as the only trials, a statement of its own, at {percent(confidence)}"
-    )
+    title = "On the population: disjoint cohorts as the only trials, a statement of its own, at "
     result = framed([row for cell in cells for row in cell["population"]])
     add_columns(result, left=["cell"], right=["disjoint cohorts", "δ", "ε certified", "ceiling"])
     for cell in cells:
@@ -141,10 +144,12 @@ def population_table(cells: Sequence[dict], confidence: float) -> Group:
             numbers = delta_words(row["delta"]), Text(_certified(row), "bold"), f"{row['epsilon_ceiling']:.3f}"
             result.add_row(*first, *numbers)
             first = ("", "")
-    return titled(title, result)
+    return titled(title + percent(confidence), result)
 
 
-def bound_table(rows: Sequence[dict], title: str, predictions: bool = True, width: int = 110) -> Group:
+def bound_table(
+    rows: Sequence[dict], title: str, predictions: bool = True, width: int = 110, assumed: bool = False
+) -> Group:
     """Bounds as a table: certified values carry the sign ≥, and nothing else does.
 
     Args:
@@ -152,13 +157,13 @@ def bound_table(rows: Sequence[dict], title: str, predictions: bool = True, widt
       title: above the table.
       predictions: whether there is a column for them.
       width: of the terminal. A narrow one shows fewer columns, for no number may be cut off.
+      assumed: upper bounds are only claimed, for the system is known to break an assumption of theirs.
     """
-    table = _numbers(rows) | {name: [f"{row[name.lower()]:.3g}" for row in rows] for name in ("FPR", "FNR")}
+    table = _numbers(rows, predictions, assumed)
+    table |= {name: [f"{row[name.lower()]:.3g}" for row in rows] for name in ("FPR", "FNR")}
     table["errors"] = [_errors(row) for row in rows]
-    if not predictions:
-        del table["predicted"]
     make_room(table, width, ("FPR", "FNR"), ("errors",), ("predicted",), ("ratio",), ("ceiling",))
-    if "upper" not in table and width < _RATES:
+    if not columns(rows) and width < _RATES:
         del table["FPR"], table["FNR"]
         if width < _ERRORS and predictions:
             del table["errors"]
@@ -229,20 +234,18 @@ def method_sentence(
       numbers: what its other columns are.
     """
     model = " A prediction is a Gaussian model of the noise, not a bound." * predictions
+    title = "How to read it: ", "bold"
     if methods == ["exact"]:
         return Text.assemble(
-            ("How to read it: ", "bold"),
+            title,
             "both error rates were computed, not sampled, and every limit is certain, so all bounds of the table "
             f"hold without a failure probability: for this attack, these draws and this pool.{model}",
         )
     share = f", of which each of the {cells} cells has an equal share" if cells > 1 else ""
     words = " or ".join(_METHOD_WORDS[method] for method in methods)
     how = "; ".join(part for part in (words, design, thresholds) if part)
-    return Text.assemble(
-        ("How to read it: ", "bold"),
-        f"with {percent(confidence)} confidence all bounds of the table hold together{share} ({how}).{model} "
-        f"{numbers}",
-    )
+    together = f"with {percent(confidence)} confidence all bounds of the table hold together"
+    return Text.assemble(title, f"{together}{share} ({how}).{model} {numbers}")
 
 
 def framed(rows: Sequence[dict] = ()) -> Table:

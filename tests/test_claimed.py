@@ -19,6 +19,7 @@ from jaxaudit.claimed import Claim
 
 TRIALS, DELTAS = 10_000, (0.0, 1e-2, 1e-3)
 CLAIM = Claim((0.0, 0.0, 0.0), "a theorem", "replacement moves the sum by at most 2", False)
+BROKEN = Claim((0.5, 0.5, 0.5), "a theorem", "replacement moves the sum by at most 2", True)
 ROW = {
     "delta": 1e-3,
     "epsilon_lower": 3.25,
@@ -129,14 +130,17 @@ def test_a_true_claim_stands():
     errors = int(np.random.default_rng(6).binomial(TRIALS, 1 / (1 + np.e)))
     found = verdict(make_cell(errors=errors, claim=claimed(1.0, 1.0, 1.0)))
     assert not found["violated"] and found["kind"] is None
-    assert found["words"].startswith("No contradiction of the claim was found (smallest p = ")
+    assert found["words"].startswith("No contradiction of the claim was found (smallest p-value ")
     assert found["words"].endswith("; that is no proof of it.")
 
 
 def test_a_p_value_is_never_rounded_down():
     run = make_run(make_cell(errors=4900, claim=claimed(0.0, np.inf, np.inf)))
     (said,) = (words for _, words, _ in claims.sentences([run.headline.summary]) if "smallest" in words)
-    shown, exact = float(said.partition("p = ")[2].partition(")")[0]), run.headline.summary["violation"]["p_value"]
+    shown, exact = (
+        float(said.partition("p-value ")[2].partition(",")[0]),
+        run.headline.summary["violation"]["p_value"],
+    )
     assert exact <= shown < 1.1 * exact
 
 
@@ -285,12 +289,17 @@ rows = st.fixed_dictionaries(
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 @settings(max_examples=40)
-@given(st.lists(rows, min_size=1, max_size=3), st.sampled_from(["worst-8", "antipodal-1000", "pairs/mine.npz-60"]))
-def test_no_number_is_cut_off(width, numbers, name):
+@given(
+    st.lists(rows, min_size=1, max_size=3),
+    st.sampled_from(["worst-8", "antipodal-1000", "pairs/mine.npz-60"]),
+    st.booleans(),
+)
+def test_no_number_is_cut_off(width, numbers, name, assumed):
     # A table without upper bounds is as wide as it was.
     numbers = [ROW, *(ROW | one for one in numbers)]
-    cells = [{"name": name, "distance": 12.345, "verdict_kind": "for this pool", "bounds": numbers}] * 2
-    for table in (tables.bound_table(numbers, "title", width=width), tables.cell_table(cells, "title", width)):
+    cell = {"name": name, "distance": 12.345, "verdict_kind": "for this pool", "claim": {"assumed": assumed}}
+    one = tables.bound_table(numbers, "title", width=width, assumed=assumed)
+    for table in (one, tables.cell_table([cell | {"bounds": numbers}] * 2, "title", width)):
         text = printed(table, width)
         assert "…" not in text and max(map(len, text.splitlines())) <= width
         for one in numbers:
@@ -358,14 +367,29 @@ def test_what_is_proved_and_how_it_stands_is_said_below_the_table():
     text = " ".join(printed(make_run(make_cell(errors=4990, claim=claimed(np.inf, 2.5, 3.5))), 80).split())
     table, _, below = text.partition("Upper bound: replacement moves the sum by at most 2 (a theorem). ")
     assert "2.500" in table and below.startswith(
-        "Violation: No contradiction of the claim was found (smallest p = 1)"
+        "Claim tested: No contradiction of the claim was found (smallest p-value 1, adjusted for all δ and cells)"
     )
     assert "An upper bound is proved of the mechanism" in below and "not of this pair" in below
 
 
 def test_a_claim_whose_assumption_is_broken_is_no_bound_on_the_system():
-    text = " ".join(printed(make_run(make_cell(errors=4990, claim=claimed(0.5, 0.5, 0.5, assumed=True))), 80).split())
-    assert "known to break an assumption of it, so it is no bound on that system. Violation: No contradiction" in text
+    text = " ".join(printed(make_run(make_cell(errors=4990, claim=BROKEN)), 80).split())
+    assert "break an assumption of it, so it is no bound on that system. Claim tested: No contradiction" in text
+
+
+@pytest.mark.parametrize("cells", [1, 2])
+def test_a_claim_whose_assumption_is_broken_is_never_called_proved(cells):
+    """Neither by the table nor below it, of one cell or of several."""
+    cells = [make_cell(f"worst-{n}", 4990, BROKEN) for n in range(cells)]
+    text = " ".join(printed(make_run(*cells), 80).split())
+    assert " claimed ratio " in text and "Claim of worst-0: " * (len(cells) > 1) in text
+    assert "The claimed ε would hold if everyone of the planned cohort had sent its noise, which is not so" in text
+    assert not [words for words in ("upper", "Upper bound", "is proved", "Violation") if words in text]
+
+
+def test_of_two_cells_only_the_one_whose_assumption_holds_has_an_upper_bound():
+    text = " ".join(printed(make_run(make_cell(errors=4990), make_cell("worst-9", 4990, BROKEN)), 80).split())
+    assert "Upper bound of worst-8: " in text and "Claim of worst-9: " in text and " claimed ratio " in text
 
 
 def test_every_violated_cell_is_named():
@@ -381,13 +405,13 @@ def test_every_violated_cell_is_named():
 
 def test_where_no_cell_is_violated_one_sentence_is_for_all():
     text = " ".join(printed(make_run(make_cell(errors=4990), make_cell("worst-9", 4900)), 80).split())
-    assert text.count("No contradiction") == text.count("Violation: No contradiction of the claim was found") == 1
+    assert text.count("No contradiction") == text.count("Claim tested: No contradiction of the claim was found") == 1
 
 
 @pytest.mark.parametrize("claim", [None, claimed(np.inf, np.inf, np.inf)], ids=["none", "infinite"])
 def test_nothing_is_said_of_a_verdict_where_nothing_is_proved(claim):
     text = printed(make_run(make_cell(claim=claim)), 80)
-    assert "Violation" not in text and "ratio" not in text
+    assert not [words for words in ("Violation", "Claim tested", "ratio") if words in text]
     assert ["No finite ε is proved." in " ".join(text.split()), "Upper bound" in text] == [claim is not None] * 2
 
 
@@ -428,3 +452,35 @@ def test_an_upper_bound_is_in_the_figure_or_said_to_be_above_it(axes, epsilons, 
 @pytest.mark.parametrize("claim", [None, claimed(0.0, np.inf, np.inf)], ids=["none", "at 0 only"])
 def test_no_upper_bound_is_drawn_where_there_is_none(axes, claim):
     assert proved_line(axes, make_run(make_cell(claim=claim))) is None
+
+
+def test_a_claim_whose_assumption_is_broken_is_not_drawn_as_proved(axes):
+    assert proved_line(axes, make_run(make_cell(claim=BROKEN))) is None
+    assert "claimed ε, its assumption is broken" in [line.get_label() for line in axes.lines]
+
+
+def labels_of_cells(axes, *cells):
+    """Legend of the figure of cells, whose lines are seen by the test in `axes`."""
+    return [text.get_text() for text in plots.cells(axes, make_run(*cells)).get_legend().get_texts()]
+
+
+def test_the_figure_of_cells_shows_the_upper_bounds(axes):
+    labels = labels_of_cells(axes, make_cell(claim=claimed(np.inf, 2.5, 3.5)), make_cell("zeroed-9", claim=None))
+    drawn = [line for line in axes.lines if line.get_color() == plots.PROVED and len(line.get_ydata())]
+    # The bound at δ = 0.001 of the one cell, and none of the other.
+    assert [y for line in drawn for y in line.get_ydata() if np.isfinite(y)] == [3.5]
+    assert "proved upper bound" in labels
+
+
+@pytest.mark.parametrize(
+    ("claim", "label"),
+    [
+        (BROKEN, "claimed ε, its assumption is broken"),
+        (claimed(0.0, 1e4, 1e4), "proved upper bound, 2 of 2 above the figure"),
+        (None, None),
+    ],
+    ids=["broken", "far", "none"],
+)
+def test_the_figure_of_cells_says_what_its_upper_bounds_are(axes, claim, label):
+    labels = labels_of_cells(axes, make_cell(claim=claim), make_cell("zeroed-9", claim=claim))
+    assert [one for one in labels if "upper" in one or "claimed" in one] == [label] * (label is not None)

@@ -472,7 +472,7 @@ def test_what_is_no_attack_is_refused_in_one_line(own, kind, words):
         ),
         ({"aggregator.stages.bits": 8}, ("--set aggregator.stages.bits: no such field", "aggregator.stages.N.FIELD")),
         ({"aggregator.stages": [3], "aggregator.stages.0.bits": 8}, ("aggregator.stages.0 is 3", "a table")),
-        ({"aggregator.stages": CHAIN * 9}, ("aggregator.stages is a list of 18, allowed are up to 16; leave some out",)),
+        ({"aggregator.stages": CHAIN * 9}, ("aggregator.stages is a list of 18", "up to 16")),
         (
             {"aggregator.ring_bits": 40},
             (

@@ -50,9 +50,9 @@ def test_the_channel_of_the_readme_is_a_recipe(tmp_path):
 
 def test_the_channels_of_the_readme_are_those_of_results():
     for name, first in (("channel", "| channel | noise multiplier | digits"), ("channel-bugs", "| bug | noise")):
-        table = (ROOT / f"results/{name}.md").read_text().split(first)[1].split("\n\n")[0].splitlines()
-        rows = [line for line in table if line.startswith("| ")]
-        assert len(rows) > 10 and all(row in README for row in rows)
+        rows = [line for line in README.split(first)[1].split("\n\n")[0].splitlines() if line.startswith("| ")]
+        stored = (ROOT / f"results/{name}.md").read_text().splitlines()
+        assert len(rows) > 5 and set(rows) <= set(stored)
 
 
 def test_the_recipe_of_the_readme_is_a_recipe(tmp_path):

@@ -110,6 +110,26 @@ def test_a_missing_prediction_is_a_dash():
     assert "–" in printed(tables.bound_table([ROW | {"epsilon_predicted": None}], "title"))
 
 
+def unpredicted(run):
+    """What a run says whose channel no Gaussian model predicts."""
+    cells = [
+        cell.summary
+        | {"distance": None, "bounds": [row | {"epsilon_predicted": None} for row in cell.summary["bounds"]]}
+        for cell in run.cells
+    ]
+    cells = tuple(replace(cell, summary=summary) for cell, summary in zip(run.cells, cells))
+    return replace(run, summary=run.summary | cells[0].summary, cells=cells)
+
+
+@pytest.mark.parametrize("which", ["run", "several"])
+def test_where_nothing_is_predicted_no_column_is_for_it(which, request):
+    run = request.getfixturevalue(which)
+    assert "predicted" in shown(run) and "A prediction is a Gaussian model" in shown(run)
+    text = shown(unpredicted(run))
+    assert not [words for words in (" predicted ", "prediction", " Δ ") if words in text]
+    assert text.count("≥") == shown(run).count("≥")
+
+
 @pytest.mark.parametrize("name", ["scores[red].npz", "a[/b].npz", ":warning:.npz"])
 def test_a_title_is_printed_as_it_is(name):
     assert name in printed(tables.bound_table([ROW], name))
@@ -217,6 +237,14 @@ def test_the_privacy_figure_marks_the_rows_of_the_table(run, axes):
     assert list(zip(*marks.get_data())) == rows
 
 
+def test_a_row_above_all_that_holds_at_all_deltas_at_once_is_drawn(run, axes):
+    (row,) = (row for row in run.summary["bounds"] if row["delta"] == 1e-3)
+    high = changed(run, bounds=[row | {"epsilon_lower": 40.0, "epsilon_ceiling": 41.0}])
+    plots.privacy(axes[0], high.headline)
+    (marks,) = (line for line in axes[0].lines if "the table" in line.get_label())
+    assert marks.get_ydata() == [40.0] and axes[0].get_ylim()[1] > 41.0
+
+
 def test_the_densities_of_the_scores_hold_every_score_between_their_edges(run, axes):
     """Area under the curve of each hypothesis, against the errors at both ends: what is neither error is inside."""
     counts = run.headline.histogram
@@ -257,6 +285,16 @@ def test_equal_candidates_have_a_spectrum(run, axes):
     assert np.isfinite(np.concatenate([line.get_ydata() for line in axes[1].lines] or [[0]])).all()
 
 
+def test_a_spectrum_without_a_separation_is_one_panel(run, tmp_path, monkeypatch):
+    """Of a channel that is not linear, the score has no share of a direction."""
+    panels = {}
+    monkeypatch.setattr(Figure, "savefig", lambda self, path: panels.update({path.name: self.axes}))
+    spectrum = {name: run.headline.spectrum[name] for name in ("variance", "energy")}
+    plots.draw(replace(run, cells=(replace(run.headline, spectrum=spectrum),)), tmp_path)
+    (panel,) = panels["spectrum.png"]
+    assert panel.get_xlabel() and panel.get_title() and panel.get_legend() and len(panel.lines) == 2
+
+
 def test_every_figure_names_trials_seed_device_and_commit(run, tmp_path, monkeypatch):
     captions = {}
     monkeypatch.setattr(Figure, "savefig", lambda self, path: captions.update({path.name: self.get_supxlabel()}))
@@ -292,6 +330,13 @@ def test_every_cell_is_named_in_a_narrow_terminal(several):
     text = printed(tables.cell_table([cell.summary for cell in several.cells], "title"))
     assert all(f"{pair}-{clients} " in text for pair in ("antipodal", "zeroed") for clients in (8, 4))
     assert text.count("≥") == 16 and "…" not in text
+
+
+@pytest.mark.parametrize("predicted", [True, False])
+def test_the_figure_of_cells_names_a_prediction_where_one_is_drawn(several, axes, predicted):
+    plots.cells(axes[0], several if predicted else unpredicted(several))
+    labels = [text.get_text() for text in axes[0].get_legend().get_texts()]
+    assert ("Gaussian prediction, no bound" in labels) == predicted
 
 
 def test_the_words_of_one_cell_are_not_taken_for_those_of_all(several):

@@ -18,6 +18,10 @@ READING = (
     " An upper bound is proved of the mechanism, for all candidates of its adjacency, all pools and all attacks, and "
     "not of this pair; the ratio is certified to upper."
 )
+_READING_ASSUMED = (
+    " The claimed ε would hold if everyone of the planned cohort had sent its noise, which is not so here; the ratio "
+    "is certified to claimed."
+)
 
 
 class OnTrial(NamedTuple):
@@ -69,7 +73,8 @@ def _verdict(joint, alone, delta, epsilon, assumed):
     violated, kind = joint <= LEVEL, None
     # Never rounded down.
     up = float(Context(prec=2, rounding=ROUND_CEILING).create_decimal_from_float(joint))
-    words = f"No contradiction of the claim was found (smallest p = {up:.2g}); that is no proof of it."
+    found = f"smallest p-value {up:.2g}, adjusted for all δ and cells"
+    words = f"No contradiction of the claim was found ({found}); that is no proof of it."
     if violated:
         against = f"the trials speak against ε ≤ {rounded_up(epsilon)} at δ = {delta:g} (p = {up:.2g}, level 1e-6)"
         kind = "assumption" if assumed else "implementation"
@@ -79,11 +84,24 @@ def _verdict(joint, alone, delta, epsilon, assumed):
     return {"level": LEVEL, "p_value": joint, "violated": violated, "kind": kind, "words": words}
 
 
-def columns(rows: Sequence[dict]) -> dict[str, list[str]]:
+def assumed(cells: Sequence[dict]) -> bool:
+    """Whether the system of some cell is known to break an assumption of its claim, so nothing is proved of it."""
+    return any(cell["claim"]["assumed"] for cell in cells if cell.get("claim"))
+
+
+def reading(cells: Sequence[dict]) -> str:
+    """How the columns of these cells are to be read; nothing where no row has an upper bound."""
+    if not any(columns(cell["bounds"]) for cell in cells):
+        return ""
+    return _READING_ASSUMED if assumed(cells) else READING
+
+
+def columns(rows: Sequence[dict], assumed: bool = False) -> dict[str, list[str]]:
     """What a table of bounds shows of upper ones: proved epsilon, and certified to proved, rounded against both.
 
     Args:
       rows: as in summary.json.
+      assumed: some of them is only claimed, and must not be called an upper bound.
 
     Returns:
       columns by their names; none where no row has an upper bound.
@@ -92,7 +110,7 @@ def columns(rows: Sequence[dict]) -> dict[str, list[str]]:
     if all(one is None for one in upper):
         return {}
     return {
-        "upper": ["–" if one is None else rounded_up(one) for one in upper],
+        "claimed" if assumed else "upper": ["–" if one is None else rounded_up(one) for one in upper],
         "ratio": [_ratio(row["epsilon_lower"], one) for row, one in zip(rows, upper)],
     }
 
@@ -119,7 +137,7 @@ def make_room(table: dict[str, list], width: int, *spare: tuple[str, ...]) -> No
         return 2 + max(len(word) for cell in words for word in cell)
 
     for names in spare:
-        if "upper" in table and 1 + sum(room(*column) for column in table.items()) > width:
+        if table.keys() & {"upper", "claimed"} and 1 + sum(room(*column) for column in table.items()) > width:
             for name in names:
                 table.pop(name, None)
 
@@ -140,15 +158,16 @@ def sentences(cells: Sequence[dict]) -> list[tuple[str, str, dict | None]]:
     for cell in claimed:
         said.setdefault(_claimed(cell["claim"]), []).append(cell)
     judged = sorted((cell for cell in claimed if cell["violation"]), key=lambda cell: cell["violation"]["p_value"])
-    told = [(cell, cell) for cell in judged if cell["violation"]["violated"]] or [(cell, None) for cell in judged[:1]]
-    bounds = [("Upper bound", words, of[0]) for words, of in said.items()]
-    return [*bounds, *(("Violation", cell["violation"]["words"], of) for cell, of in told)]
+    told = [("Violation", cell, cell) for cell in judged if cell["violation"]["violated"]]
+    told = told or [("Claim tested", cell, None) for cell in judged[:1]]
+    bounds = [("Claim" if assumed(of) else "Upper bound", words, of[0]) for words, of in said.items()]
+    return [*bounds, *((heading, cell["violation"]["words"], of) for heading, cell, of in told)]
 
 
 def _claimed(claim):
     words = f"{claim['words']} ({claim['source']})."
     if all(epsilon is None for epsilon in claim["epsilons"]):
-        words += " No finite ε is proved."
+        words += f" No finite ε is {'claimed' if claim['assumed'] else 'proved'}."
     if claim["assumed"]:
         words += " The audited system is known to break an assumption of it, so it is no bound on that system."
     return words
