@@ -123,7 +123,11 @@ class Prepared:
     def mechanism(self) -> str:
         """What was simulated of the protocol, in words: the exact sum if projected, else what the aggregator does."""
         if self.chain is not None:
-            return self.chain.words(projected=self.linear)
+            naive = self.chain.may_wrap and hasattr(self.audit.attack, "linear")
+            hint = (
+                "; this test takes sums that wrapped for those that did not, attack.kind = wrapped_lrt reads residues"
+            )
+            return self.chain.words(projected=self.linear) + hint * naive
         return _EXACT_SUM if self.linear else self.audit.aggregator.words
 
     def settings(self) -> "Prepared":

@@ -9,25 +9,21 @@ the score is a function of the ring's sum to the bit.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .aggregation.chain import Chain
-from .aggregation.laws import Table, draw, table
-from .aggregation.stage import lane
+from .aggregation.laws import table
+from .aggregation.together import NoisyParams, NoisySums
 from .bounds import Term
 from .cache import key_of
 from .covariance import Covariance
 from .fixed_point import fixed_step
 from .populations.source import Source, products
-from .random import Ticket, normals
-from .types import Column, Loaded, Moments, Pair, Pool, Projected, SumDraws
+from .types import Column, Loaded, Moments, Pair, Pool, Projected
 
-# The seat of the noise of all clients together, beside those of clients and of the server.
-_TOGETHER = 2**26 - 2
 # Room for noise in a score: so many standard deviations.
 _REACH = 40.0
 # Share of the weights that may be lost to rounding before whole updates are summed instead.
@@ -104,56 +100,6 @@ class _Sent:
 def whole(weights: np.ndarray, quantum: np.ndarray | None) -> np.ndarray:
     """Weights f64[k, size] rounded to multiples of f64[k]."""
     return weights if quantum is None else np.rint(weights / quantum[:, None]) * quantum[:, None]
-
-
-class NoisyParams(NamedTuple):
-    """What sums with noise look up.
-
-    Attributes:
-      base: of the sums without it.
-      deviation: f32[columns], of the real noise, in steps of the score.
-      tables: the law of the sum of all shares, for every kind of integer noise and cohort size.
-      weights: i32[entries, columns] for each of them, in steps of the score; zero in other cohorts' columns.
-    """
-
-    base: Any
-    deviation: jax.Array
-    tables: tuple[Table, ...]
-    weights: tuple[jax.Array, ...]
-
-
-@dataclass(frozen=True)
-class NoisySums:
-    """Sums of the others with the noise of everyone, the target included, drawn in one go.
-
-    Attributes:
-      base: the sums without noise.
-      entries: numbers drawn for each table.
-      real: whether there is real noise.
-    """
-
-    base: SumDraws
-    entries: int
-    real: bool
-
-    def width(self, params: NoisyParams) -> int:
-        """Draws that stay in the second-level cache."""
-        own = self.base.width(params.base)
-        return (
-            min(own, int(np.clip(2.0 ** (16 - (self.entries - 1).bit_length()), 1, 8192))) if params.tables else own
-        )
-
-    def others(self, params: NoisyParams, ticket: Ticket) -> jax.Array:
-        """The others' sums and the noise, in steps: i32[columns]."""
-        total = self.base.others(params.base, ticket)
-        if self.real:
-            drawn = normals(lane(ticket, jnp.uint32(_TOGETHER), 0), jnp.uint32(0), total.shape[0])
-            total = total + jnp.rint(params.deviation * drawn).astype(jnp.int32)
-        for number, (own, weights) in enumerate(zip(params.tables, params.weights)):
-            # Whole numbers modulo 2^32: out of range a score would be wrong, but still a function of the ring's sum.
-            noise = draw(own, lane(ticket, jnp.uint32(_TOGETHER - 1 - number), 0), self.entries)
-            total = total + jnp.sum(noise[:, None] * weights, axis=0)
-        return total
 
 
 @dataclass(frozen=True, eq=False)

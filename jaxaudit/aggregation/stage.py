@@ -44,6 +44,16 @@ class Setting(NamedTuple):
       ring_bits: sums are taken modulo 2^ring_bits, 1 to 32; 64 for sums that cannot wrap.
       step: what one integer step stands for, in units of the update; 0 while vectors are real.
       most: clients that may take part, which for a Poisson cohort are more; 0 for `clients`.
+
+    Example:
+      A stage alone:
+
+      >>> from jaxaudit.aggregation import FixedPoint
+      >>> stage = FixedPoint(clip_range=1.0, bits=8)
+      >>> params = stage.prepare(Setting(dim=2, clients=10, norms=UNBOUNDED, ring_bits=32, step=0.0))
+      >>> sent = stage.encode(params, jnp.array([0.5, -2.0], jnp.float32), ticket=None)
+      >>> sent.tolist(), [round(x, 3) for x in stage.decode(params, sent, survivors=1).tolist()]
+      ([64, -127], [0.504, -1.0])
     """
 
     dim: int
