@@ -33,7 +33,7 @@ BITS = 12
 
 def noisy(noise, bound, multiplier):
     """Clip, fixed point, and integer noise in shares."""
-    steps = ja.Clip(bound=bound), ja.FixedPoint(clip_range=bound, bits=BITS), noise(deviation=multiplier * bound)
+    steps = ja.Clip(norm=bound), ja.FixedPoint(clip_range=bound, bits=BITS), noise(deviation=multiplier * bound)
     return ja.SecureSum(stages=steps)
 
 
@@ -84,7 +84,7 @@ def membership(dataset, direct, general):
 def worst(trials):
     """Opposite vectors at the clip bound, and others whose updates the server knows: only the noise hides them."""
     population = ja.Synthetic(law="known", dim=64, clients=CLIENTS)
-    gaussian = lambda bound, z: ja.SecureSum(stages=(ja.Clip(bound=bound), ja.Gaussian(deviation=z * bound)))  # noqa: E731
+    gaussian = lambda bound, z: ja.SecureSum(stages=(ja.Clip(norm=bound), ja.Gaussian(deviation=z * bound)))  # noqa: E731
     made = {"Gaussian": gaussian} | {
         name: lambda bound, z, noise=noise: noisy(noise, bound, z) for name, noise in NOISES.items()
     }

@@ -107,21 +107,21 @@ def gaussian(bound: float = 1.0, scale: float = 1.0) -> ja.Gaussian:
 
 def skellam(step: float, scale: float = 1.0) -> tuple[Any, ...]:
     """The same on integers; a clip range of 1 makes the sensitivity exact in one dimension."""
-    return ja.Clip(bound=1.0), ja.FixedPoint(clip_range=1.0, step=step), ja.Skellam(deviation=2.0 * scale)
+    return ja.Clip(norm=1.0), ja.FixedPoint(clip_range=1.0, step=step), ja.Skellam(deviation=2.0 * scale)
 
 
 def discrete(step: float, scale: float = 1.0) -> tuple[Any, ...]:
     """As `skellam`."""
-    return ja.Clip(bound=1.0), ja.FixedPoint(clip_range=1.0, step=step), ja.DiscreteGaussian(deviation=2.0 * scale)
+    return ja.Clip(norm=1.0), ja.FixedPoint(clip_range=1.0, step=step), ja.DiscreteGaussian(deviation=2.0 * scale)
 
 
-CLIP, COARSE, FINE = ja.Clip(bound=1.0), 2.0**-6, 2.0**-10
+CLIP, COARSE, FINE = ja.Clip(norm=1.0), 2.0**-6, 2.0**-10
 EXACT_SKELLAM, EXACT_DISCRETE = audit(skellam(COARSE), dim=1), audit(discrete(COARSE), dim=1)
 
 
 def clipped_first(bound: float, clients: int = 10, dim: int = 16) -> ja.Audit:
     """Correct: every client clips, then adds its share."""
-    return audit((ja.Clip(bound=bound), gaussian(bound)), clients, dim)
+    return audit((ja.Clip(norm=bound), gaussian(bound)), clients, dim)
 
 
 def bugs() -> dict[str, Bug]:
@@ -139,7 +139,7 @@ def bugs() -> dict[str, Bug]:
             f"noise first, {clients}": Bug(
                 "noise before clipping, pair ten times as long",
                 clipped_first(0.1, clients),
-                planted(gaussian(0.1), ja.Clip(bound=0.1)),
+                planted(gaussian(0.1), ja.Clip(norm=0.1)),
                 FOLDED,
             )
             for clients in (2, 10)

@@ -84,7 +84,7 @@ class Row(NamedTuple):
 
 
 def _channels(dim):
-    clip, rotate = ja.Clip(bound=SHARE * dim**0.5), ja.Rotate()
+    clip, rotate = ja.Clip(norm=SHARE * dim**0.5), ja.Rotate()
     nearest, tossed, held = (ja.FixedPoint(step=STEP, clip_range=RANGE, rounding=how) for how in VARIANCE)
     noises = (("Skellam", ja.Skellam(deviation=NOISE)), ("discrete Gaussian", ja.DiscreteGaussian(deviation=NOISE)))
     yield "round to nearest", (nearest,)

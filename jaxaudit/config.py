@@ -193,7 +193,7 @@ def _table(mapping, above, field, path):
 
 def _places(stages):
     count = len(stages) if isinstance(stages, list) else 0
-    listed = "--set 'aggregator.stages=[{kind=\"clip\", bound=1.0}]'"
+    listed = "--set 'aggregator.stages=[{kind=\"clip\", norm=1.0}]'"
     if not count:
         return f"none, for the recipe has no stages; list them with {listed}"
     return f"{'0' if count == 1 else f'0 to {count - 1}'}; to add one, list them all with {listed}"

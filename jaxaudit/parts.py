@@ -148,9 +148,7 @@ def construct(cls: type, fields: Mapping[str, Any], prefix: str = "") -> Any:
 
 def _stages(tables, path):
     if not isinstance(tables, tuple):
-        raise ValueError(
-            f'{path} is {tables!r}, allowed is a list of tables such as [{{kind = "clip", bound = 1.0}}]'
-        )
+        raise ValueError(f'{path} is {tables!r}, allowed is a list of tables such as [{{kind="clip", norm= 1.0}}]')
     return tuple(build("stage", table, f"{path}.{place}") for place, table in enumerate(tables))
 
 

@@ -539,9 +539,9 @@ run --range 0:1000 --exact
 run --set server_knows=everything
 run --set aggregator.stages=clip
 run --set aggregator.stages=[{bound=1.0}]
-run --set aggregator.stages=[{kind="clip",bound=0.0}]
+run --set aggregator.stages=[{kind="clip",norm=0.0}]
 run --set aggregator.stages=[{kind="absent.Stage"}]
-run --set aggregator.stages.0.bound=1.0
+run --set aggregator.stages.0.norm=1.0
 run flower --set aggregator.stages.2.bits=8
 run flower --set aggregator.stages.1.rounding=up
 run flower --set aggregator.ring_bits=33
@@ -688,7 +688,7 @@ def test_a_refusal_says_what_is_allowed_and_what_to_do(words, told):
             "up to 4 clients; ",
         ),
         (
-            ['stages=[{kind="clip",bound=1.0},{kind="fixed_point",bits=12,clip_range=1.0}]', "ring_bits=10"],
+            ['stages=[{kind="clip",norm=1.0},{kind="fixed_point",bits=12,clip_range=1.0}]', "ring_bits=10"],
             "aggregator.stages.1 (fixed_point): bits is 12, allowed are 2 to ring_bits (10); ",
         ),
         (['stages=[{kind="fixed_point",bits=40}]'], "aggregator.stages.0.bits is 40, allowed are ≥ 0 and ≤ 32 "),

@@ -569,7 +569,12 @@ def test_cells_and_labels_take_their_share_of_a_plan(quick):
 
 
 @pytest.mark.parametrize(
-    "distance, words", [(np.nan, "is not linear"), (np.inf, "no finite epsilon is predicted"), (0.0, "epsilon 0")]
+    "distance, words",
+    [
+        (np.nan, "is no sum of one number for each update"),
+        (np.inf, "no finite epsilon is predicted"),
+        (0.0, "epsilon 0"),
+    ],
 )
 def test_what_no_theory_predicts_is_refused_in_one_line(quick, monkeypatch, distance, words):
     prepare = forecast.prepare

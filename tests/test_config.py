@@ -61,7 +61,7 @@ PARTS = {
 # The same for every stage; fields contradict each other only when a run begins.
 NOISE = {"deviation": 2.0, "where": "local"}
 STAGES = {
-    ja.Clip: {"bound": 2.0, "norm": "linf"},
+    ja.Clip: {"norm": 2.0, "order": "linf"},
     ja.Weight: {"factor": 0.25},
     ja.Rotate: {"seed": 3},
     ja.TopK: {"k": 5, "error_feedback": True},
@@ -81,8 +81,8 @@ STAGES = {
     ja.Binomial: NOISE,
 }
 # Fields without a default.
-GIVEN = {"bound": 1.0, "factor": 1.0, "k": 1, "deviation": 1.0}
-CHAIN = [{"kind": "clip", "bound": 1.0}, {"kind": "fixed_point", "bits": 12, "clip_range": 1.0}]
+GIVEN = {"norm": 1.0, "factor": 1.0, "k": 1, "deviation": 1.0}
+CHAIN = [{"kind": "clip", "norm": 1.0}, {"kind": "fixed_point", "bits": 12, "clip_range": 1.0}]
 BUILT_IN = ", ".join(config.built_in())
 PLAN = {"trials": 5000, "seed": 7, "deltas": (0.25, 0.0), "confidence": 0.5, "design": "labelled"}
 # What a field needs beside it to be legal.
@@ -195,7 +195,7 @@ def test_overrides_reach_every_field_of_a_part(cls):
 @pytest.mark.parametrize("cls", STAGES, ids=by_name)
 def test_overrides_reach_every_field_of_a_stage(cls):
     clip, stage = config.load("membership", staged(cls, **STAGES[cls])).audit.aggregator.stages
-    assert clip == ja.Clip(bound=1.0) and type(stage) is cls
+    assert clip == ja.Clip(norm=1.0) and type(stage) is cls
     assert {f.name: getattr(stage, f.name) for f in dataclasses.fields(cls) if f.name != "kind"} == STAGES[cls]
 
 
@@ -212,27 +212,27 @@ def test_every_kind_of_stage_is_tried_here():
 def test_a_file_lists_stages_in_the_order_of_a_client(elsewhere):
     (elsewhere / "mine.toml").write_text(
         "[aggregator]\nring_bits = 16\n"
-        "[[aggregator.stages]]\nkind = 'clip'\nbound = 1.0\n"
+        "[[aggregator.stages]]\nkind = 'clip'\nnorm = 1.0\n"
         "[[aggregator.stages]]\nkind = 'fixed_point'\nclip_range = 1.0\nrounding = 'stochastic'\n"
     )
-    stages = (ja.Clip(bound=1.0), ja.FixedPoint(clip_range=1.0, rounding="stochastic"))
+    stages = (ja.Clip(norm=1.0), ja.FixedPoint(clip_range=1.0, rounding="stochastic"))
     assert config.load("mine.toml").audit.aggregator == ja.SecureSum(stages=stages, ring_bits=16)
 
 
 def test_stages_and_their_fields_are_set_on_the_command_line():
     texts = [
         "aggregator.stages.1.bits=8",
-        'aggregator.stages=[{kind="clip", bound=1.0}, {kind="fixed_point", clip_range=2.0}]',
-        "aggregator.stages.0.norm=linf",
+        'aggregator.stages=[{kind="clip", norm=1.0}, {kind="fixed_point", clip_range=2.0}]',
+        "aggregator.stages.0.order=linf",
     ]
     recipe = config.load("membership", dict(config.parse_override(text) for text in texts))
-    assert recipe.audit.aggregator.stages == (ja.Clip(bound=1.0, norm="linf"), ja.FixedPoint(clip_range=2.0, bits=8))
+    assert recipe.audit.aggregator.stages == (ja.Clip(norm=1.0, order="linf"), ja.FixedPoint(clip_range=2.0, bits=8))
 
 
 def test_overrides_leave_their_mapping_alone():
-    mapping, overrides = {"aggregator": {"stages": [{"kind": "clip", "bound": 1.0}]}}, {"aggregator.stages": CHAIN}
+    mapping, overrides = {"aggregator": {"stages": [{"kind": "clip", "norm": 1.0}]}}, {"aggregator.stages": CHAIN}
     before = json.dumps([mapping, overrides])
-    config.replaced(mapping, {"aggregator.stages.0.bound": 3.0})
+    config.replaced(mapping, {"aggregator.stages.0.norm": 3.0})
     config.replaced(mapping, overrides | {"aggregator.stages.1.bits": 3})
     assert json.dumps([mapping, overrides]) == before
 
@@ -392,9 +392,9 @@ def test_an_own_attack_survives_toml(own, name):
 
 
 def test_an_own_stage_survives_toml(own):
-    stage = {"kind": "own_stage.Tighter", "bound": 1.0, "slack": 0.25}
+    stage = {"kind": "own_stage.Tighter", "norm": 1.0, "slack": 0.25}
     recipe = config.load("membership", {"aggregator.stages": [stage]})
-    assert recipe.audit.aggregator.stages == (sys.modules["own_stage"].Tighter(bound=1.0, slack=0.25),)
+    assert recipe.audit.aggregator.stages == (sys.modules["own_stage"].Tighter(norm=1.0, slack=0.25),)
     assert config.from_mapping(tomllib.loads(config.to_toml(recipe))) == recipe
 
 
@@ -446,17 +446,17 @@ def test_what_is_no_attack_is_refused_in_one_line(own, kind, words):
         ({"aggregator.stage": 3}, ("aggregator.stage is no field", "did you mean aggregator.stages?")),
         ({"aggregator.stages": 3}, ("aggregator.stages is 3", "allowed is a list of tables")),
         ({"aggregator.stages": [3]}, ("aggregator.stages.0 is 3", "allowed is a table with a kind")),
-        ({"aggregator.stages": [{"bound": 1.0}]}, ("aggregator.stages.0.kind is missing", "allowed are clip,")),
-        ({"aggregator.stages": [*CHAIN, {"kind": "clip"}]}, ("aggregator.stages.2.bound is missing", "--set aggr")),
+        ({"aggregator.stages": [{"norm": 1.0}]}, ("aggregator.stages.0.kind is missing", "allowed are clip,")),
+        ({"aggregator.stages": [*CHAIN, {"kind": "clip"}]}, ("aggregator.stages.2.norm is missing", "--set aggr")),
         (
-            {"aggregator.stages": [{"kind": "clip", "bond": 1.0}]},
-            ("stages.0.bond is no", "mean aggregator.stages.0.b"),
+            {"aggregator.stages": [{"kind": "clip", "nrom": 1.0}]},
+            ("stages.0.nrom is no", "mean aggregator.stages.0.norm"),
         ),
         (
-            {"aggregator.stages": [{"kind": "clip", "bound": -1.0}]},
+            {"aggregator.stages": [{"kind": "clip", "norm": -1.0}]},
             (
-                "aggregator.stages.0.bound is -1.0, allowed are > 0 and ≤ 1e+30",
-                "; set it with --set aggregator.stages.0.bound=VALUE",
+                "aggregator.stages.0.norm is -1.0, allowed are > 0 and ≤ 1e+30",
+                "; set it with --set aggregator.stages.0.norm=VALUE",
             ),
         ),
         (staged(ja.FixedPoint, bits=40), ("aggregator.stages.1.bits is 40, allowed are ≥ 0 and ≤ 32",)),

@@ -180,7 +180,7 @@ def test_moments_are_those_of_the_draws(game):
 
 # Aggregators with stages: coins, noise and memory are drawn by seat, so they are the same under both bits.
 
-CLIP, COINS = ja.Clip(bound=4.0), ja.FixedPoint(step=0.5, clip_range=4.0, rounding="stochastic")
+CLIP, COINS = ja.Clip(norm=4.0), ja.FixedPoint(step=0.5, clip_range=4.0, rounding="stochastic")
 BOUNDED = ja.FixedPoint(step=0.5, clip_range=4.0, rounding="conditional")
 REMEMBERS = ja.TopK(k=3, error_feedback=True)
 # How far the worlds may be from the candidates' difference, for coins of the target alone: two steps an entry.

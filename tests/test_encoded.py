@@ -17,7 +17,7 @@ TRIALS = 20_000
 # False alarm of each comparison, two-sided. Seeds are fixed throughout.
 ALARM = 1e-7
 NORMAL = float(norm.isf(ALARM / 2))
-CLIP, ROTATE = ja.Clip(bound=1.5), ja.Rotate()
+CLIP, ROTATE = ja.Clip(norm=1.5), ja.Rotate()
 GRID = ja.FixedPoint(step=0.05, clip_range=2.0)
 COINS = ja.FixedPoint(step=0.4, clip_range=2.0, rounding="stochastic")
 
@@ -215,7 +215,7 @@ def test_moments_of_known_updates_are_those_of_the_noise(stages, deviation):
 
 
 def test_the_server_sees_the_candidates_as_they_arrive():
-    audit = prepared((ja.Clip(bound=0.5), ja.FixedPoint(step=0.2)), synthetic("gaussian", spectrum=(4.0, 4.0, 4.0)))
+    audit = prepared((ja.Clip(norm=0.5), ja.FixedPoint(step=0.2)), synthetic("gaussian", spectrum=(4.0, 4.0, 4.0)))
     (cell,) = audit.cells
     assert np.abs(cell.pair.h0).max() == pytest.approx(np.sqrt(12))
     arrived = audit.seen(cell.pair)

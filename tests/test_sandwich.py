@@ -145,7 +145,7 @@ def test_a_claim_is_never_below_the_exact_law_of_one_entry(kind, rounding, bound
     """Vectors of length 1 that are clipped or just not, in every adjacency, cohort and dropout."""
     step = 0.15
     encoding = ja.FixedPoint(step=step, rounding=rounding)
-    audit = prepared(ja.Clip(bound=bound), encoding, NOISES[kind](deviation=deviation), wrap=True)
+    audit = prepared(ja.Clip(norm=bound), encoding, NOISES[kind](deviation=deviation), wrap=True)
     variance = (deviation / np.float64(np.float32(step))) ** 2 / max(COHORTS)
     for cell in audit.cells:
         encodings = [roundings(end / step, rounding, accepted(audit)) for end in clipped(cell, bound)]
@@ -158,7 +158,7 @@ def test_a_claim_is_never_below_the_exact_law_of_one_entry(kind, rounding, bound
 
 def test_claims_in_one_entry_are_tight():
     """A whole number of steps at the clip bound, moved as far as the adjacency allows, is the worst pair there is."""
-    audit = prepared(ja.Clip(bound=1.0), ja.FixedPoint(step=0.25), ja.Skellam(deviation=0.5))
+    audit = prepared(ja.Clip(norm=1.0), ja.FixedPoint(step=0.25), ja.Skellam(deviation=0.5))
     for cell, steps in zip(audit.cells[:2], ((-4, 4), (0, 4))):
         law = noise_of("skellam", 4 / 5, 5)
         first, second = (received([((one,), 1.0)], law, 2**12) for one in steps)
@@ -169,9 +169,7 @@ def test_claims_in_one_entry_are_tight():
 @pytest.mark.parametrize("kind", NOISES)
 def test_a_ring_that_wraps_is_no_less_private(kind):
     """Eight residues: the laws fold over, and the exact epsilon falls far below."""
-    audit = prepared(
-        ja.Clip(bound=1.0), ja.FixedPoint(step=0.25), NOISES[kind](deviation=0.5), wrap=True, ring_bits=3
-    )
+    audit = prepared(ja.Clip(norm=1.0), ja.FixedPoint(step=0.25), NOISES[kind](deviation=0.5), wrap=True, ring_bits=3)
     for cell in audit.cells:
         encodings = [roundings(end / 0.25, "nearest") for end in clipped(cell, 1.0)]
         assert_between(audit, cell, encodings, lambda shares: noise_of(kind, 4 / 5, shares), 8, 0.0)
@@ -192,7 +190,7 @@ def test_a_claim_is_never_below_the_exact_law_of_rotated_vectors(dim, rounding, 
     step, bound = 0.3, 0.8
     audit = prepared(
         ja.Rotate(),
-        ja.Clip(bound=bound),
+        ja.Clip(norm=bound),
         ja.FixedPoint(step=step, rounding=rounding, beta=0.5),
         NOISES[kind](deviation=deviation),
         dim=dim,
@@ -234,7 +232,7 @@ def normal_delta(encodings, deviation, epsilon):
 def test_a_claim_of_central_noise_is_never_below_the_exact_one(rounding, bound):
     step, deviation = 0.3, 0.4
     grid = () if rounding is None else (ja.FixedPoint(step=step, rounding=rounding),)
-    audit = prepared(ja.Clip(bound=bound), *grid, ja.Gaussian(deviation=deviation))
+    audit = prepared(ja.Clip(norm=bound), *grid, ja.Gaussian(deviation=deviation))
     for cell in audit.cells:
         ends = clipped(cell, bound)
         encodings = [[(tuple(end), 1.0)] for end in ends]
@@ -254,7 +252,7 @@ def test_a_claim_of_central_noise_is_never_below_the_exact_one(rounding, bound):
 @pytest.mark.parametrize("where", ["distributed", "local"])
 @pytest.mark.parametrize("dropout", [0.0, DROPOUT])
 def test_a_claim_of_shares_of_normal_noise_is_never_below_the_exact_one(where, dropout):
-    audit = prepared(ja.Clip(bound=0.5), ja.Gaussian(deviation=0.6, where=where))
+    audit = prepared(ja.Clip(norm=0.5), ja.Gaussian(deviation=0.6, where=where))
     share = 0.6 / math.sqrt(max(COHORTS) if where == "distributed" else 1)
     for cell in audit.cells:
         ends = [[(tuple(end), 1.0)] for end in clipped(cell, 0.5)]
@@ -272,7 +270,7 @@ def test_a_claim_of_shares_of_normal_noise_is_never_below_the_exact_one(where, d
 def test_noise_that_is_rounded_afterwards_counts_for_its_sender_only(rounding, step):
     """Others who round their noise to steps far wider than it send nothing: no function of the noisy sum."""
     share = 0.6 / math.sqrt(max(COHORTS))
-    stages = ja.Clip(bound=0.5), ja.Gaussian(deviation=0.6, where="distributed")
+    stages = ja.Clip(norm=0.5), ja.Gaussian(deviation=0.6, where="distributed")
     audit = prepared(*stages, ja.FixedPoint(step=step, clip_range=step * 40, rounding=rounding))
 
     def rounded(mean):
@@ -301,7 +299,7 @@ def test_noise_that_is_rounded_afterwards_counts_for_its_sender_only(rounding, s
 
 def test_a_claim_for_everyone_says_that_it_assumes_what_is_not_so():
     """With fewer shares than planned it is below the truth: an assumption of the claim is broken, and it says so."""
-    stages = ja.Clip(bound=1.0), ja.FixedPoint(step=0.25), ja.Skellam(deviation=0.5)
+    stages = ja.Clip(norm=1.0), ja.FixedPoint(step=0.25), ja.Skellam(deviation=0.5)
     audit = prepared(*stages, claim="everyone", clients=5, pair="antipodal")
     (cell,) = audit.cells
     assert not claim(audit, cell, DELTAS).assumed
@@ -317,7 +315,7 @@ def test_a_claim_for_everyone_says_that_it_assumes_what_is_not_so():
 @pytest.mark.parametrize("noise", [ja.Skellam(deviation=0.5), ja.Gaussian(deviation=0.5)])
 def test_rounds_that_are_aborted_reveal_nothing(noise):
     """Fewer than three senders: nothing under both hypotheses, and all other rounds are what they were."""
-    stages = ja.Clip(bound=1.0), ja.FixedPoint(step=0.25), noise
+    stages = ja.Clip(norm=1.0), ja.FixedPoint(step=0.25), noise
     audit, plain = prepared(*stages, minimum=3), prepared(*stages)
     for cell in audit.cells:
         ends = [roundings(end / 0.25, "nearest") for end in clipped(cell, 1.0)]
@@ -330,14 +328,14 @@ def test_rounds_that_are_aborted_reveal_nothing(noise):
 
 
 def test_the_words_name_who_added_the_noise():
-    audit = prepared(ja.Clip(bound=1.0), ja.FixedPoint(step=0.25), ja.Skellam(deviation=0.5))
+    audit = prepared(ja.Clip(norm=1.0), ja.FixedPoint(step=0.25), ja.Skellam(deviation=0.5))
     (cell, *_) = audit.cells
     assert "noise of those who sent" in claim(audit, present(cell, DROPOUT), DELTAS).words
 
 
 def test_the_words_name_the_units_of_central_noise():
     """It is added to the decoded sum, whatever the clients' vectors were encoded as."""
-    audit = prepared(ja.Clip(bound=1.0), ja.FixedPoint(step=0.25), ja.Gaussian(deviation=0.5))
+    audit = prepared(ja.Clip(norm=1.0), ja.FixedPoint(step=0.25), ja.Gaussian(deviation=0.5))
     found = claim(audit, audit.cells[0], DELTAS).words
     assert "at most 2" in found and "in the update's units" in found
 
@@ -349,10 +347,10 @@ def test_the_words_name_the_units_of_central_noise():
         ((ja.Gaussian(deviation=0.5),), {}),
         ((ja.Weight(factor=0.5), ja.Gaussian(deviation=0.5, where="local")), {}),
         (
-            (ja.Clip(bound=1.0), ja.TopK(k=1, error_feedback=True), ja.Gaussian(deviation=0.5)),
+            (ja.Clip(norm=1.0), ja.TopK(k=1, error_feedback=True), ja.Gaussian(deviation=0.5)),
             {},
         ),
-        ((ja.Clip(bound=1.0), ja.FixedPoint(step=0.25), ja.Gaussian(deviation=0.5)), {"ring_bits": 4, "wrap": True}),
+        ((ja.Clip(norm=1.0), ja.FixedPoint(step=0.25), ja.Gaussian(deviation=0.5)), {"ring_bits": 4, "wrap": True}),
     ],
     ids=["no clip range", "no clip", "no clip, local", "memory after the clip", "central noise on a sum that wraps"],
 )
@@ -367,8 +365,8 @@ def test_nothing_is_proved_where_nothing_bounds_a_client(stages, protocol):
     [
         # A clip range is a clip; memory before the clip, and shares in a ring that wraps, are harmless.
         ((ja.FixedPoint(step=0.25, clip_range=1.0), ja.Skellam(deviation=0.5)), {}),
-        ((ja.TopK(k=1, error_feedback=True), ja.Clip(bound=1.0), ja.Gaussian(deviation=0.5)), {}),
-        ((ja.Clip(bound=1.0), ja.FixedPoint(step=0.25), ja.Skellam(deviation=0.5)), {"ring_bits": 4, "wrap": True}),
+        ((ja.TopK(k=1, error_feedback=True), ja.Clip(norm=1.0), ja.Gaussian(deviation=0.5)), {}),
+        ((ja.Clip(norm=1.0), ja.FixedPoint(step=0.25), ja.Skellam(deviation=0.5)), {"ring_bits": 4, "wrap": True}),
     ],
 )
 def test_something_is_proved_where_a_client_is_bounded_when_it_sends(stages, protocol):
@@ -378,7 +376,7 @@ def test_something_is_proved_where_a_client_is_bounded_when_it_sends(stages, pro
 
 
 def test_without_noise_nothing_is_claimed():
-    audit = prepared(ja.Clip(bound=1.0), ja.FixedPoint(step=0.25), law="gaussian")
+    audit = prepared(ja.Clip(norm=1.0), ja.FixedPoint(step=0.25), law="gaussian")
     assert claim(audit, audit.cells[0], DELTAS) is None
 
 

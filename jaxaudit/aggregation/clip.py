@@ -31,20 +31,20 @@ class Clip:
 
     Attributes:
       kind: "clip".
-      bound: the largest norm, > 0, in units of the update.
-      norm: "l2" (the whole vector is scaled by min(1, bound / its length)) or "linf" (each entry is limited).
+      norm: the largest that is let through, > 0, in units of the update.
+      order: "l2" (the whole vector is scaled by min(1, norm / its length)) or "linf" (each entry is limited).
     """
 
     steady: ClassVar[bool] = True
     kind: Literal["clip"] = "clip"
-    bound: float = Field(gt=0, le=1e30, description="the largest norm, in units of the update")
-    norm: Literal["l2", "linf"] = "l2"
+    norm: float = Field(gt=0, le=1e30, description="the largest that is let through, in units of the update")
+    order: Literal["l2", "linf"] = Field("l2", description="which norm: of the vector, or of each entry")
 
     def prepare(self, setting: Setting) -> ClipParams:
         """The bound; real vectors only."""
         refuse_integers(setting)
         # Shorter by more than a division and a product can be off on any device (2 + 1/2 ulp): see `after`.
-        return ClipParams(np.float32(self.bound), np.float32(self.bound * (1 - 2.0**-21)))
+        return ClipParams(np.float32(self.norm), np.float32(self.norm * (1 - 2.0**-21)))
 
     def after(self, setting: Setting) -> Setting:
         """Norms within the bound.
@@ -54,27 +54,27 @@ class Clip:
           is known to 14.5 · 2^-24 only, so a vector that looks short enough may be longer by that; one that is
           scaled aims at bound · (1 - 8 · 2^-24), and the scaling adds at most 5 · 2^-24 and the error of the length.
         """
-        was, bound = setting.norms, float(np.float32(self.bound))
-        if self.norm == "linf":
+        was, bound = setting.norms, float(np.float32(self.norm))
+        if self.order == "linf":
             norms = Norms(was.l1, was.l2, min(was.linf, bound))
         else:
             # Scaling shortens every norm; the factor is rounded, but never above 1.
-            norms = Norms(was.l1, min(was.l2, self.bound * (1 + norm_slack(setting.dim))), was.linf)
+            norms = Norms(was.l1, min(was.l2, self.norm * (1 + norm_slack(setting.dim))), was.linf)
         return setting._replace(norms=norms.tightened(setting.dim))
 
     def words(self, setting: Setting) -> str:
         """Norm and bound."""
         del setting
-        return f"clips its vector to {self.norm} norm {self.bound:g}"
+        return f"clips its vector to {self.order} norm {self.norm:g}"
 
     def encode(self, params: ClipParams, vector, ticket: Ticket) -> jax.Array:
         """The clipped vector; nothing stays exactly nothing."""
         del ticket
-        return self._factor(params, vector) * vector if self.norm == "l2" else self._limited(params, vector)
+        return self._factor(params, vector) * vector if self.order == "l2" else self._limited(params, vector)
 
     def expected(self, params: ClipParams, vector, variance) -> tuple[Any, Any]:
         """Exact about a fixed vector; of a random one, as if its length were that of its mean."""
-        if self.norm == "linf":
+        if self.order == "linf":
             return self._limited(params, vector), variance
         factor = self._factor(params, vector)
         return factor * vector, factor * factor * variance

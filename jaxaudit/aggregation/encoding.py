@@ -49,8 +49,9 @@ class FixedPoint:
     Attributes:
       kind: "fixed_point".
       bits: of one client's integers, 2 to 32; 0 where something else says the step.
-      clip_range: larger entries are clipped to it, in units of the update; 0 clips nothing, and integers wrap in the
-        ring (the modular clipping of distributed DP), which needs `step`.
+      clip_range: larger entries are clipped to it, in units of the update. With 0 it is where the stages before end,
+        as after a clip; with 0 and `step` nothing is clipped, and integers wrap in the ring (the modular clipping of
+        distributed DP).
       rounding: "nearest" (half to even), "stochastic" (up with the probability that makes it right on average) or
         "conditional" (stochastic, repeated until the l2 norm is within a bound; right on average but for a bias that
         beta limits).

@@ -60,11 +60,14 @@ def grid_of(fields: Fields, setting: Setting) -> Grid:
     said = [name for name in ("bits", "levels", "step") if getattr(fields, name)]
     if len(said) > 1:
         raise ValueError(f"{' and '.join(said)} are given, allowed is one of them; each says the step")
-    if not fields.clip_range:
+    reach = fields.clip_range
+    if not (reach or fields.step) and np.isfinite(setting.norms.linf):
+        reach = setting.norms.linf  # the end that the stages before have set
+    if not reach:
         return _unclipped(fields, setting)
     if fields.step:
         step = _float32(fields.step)
-        cap = fields.clip_range / step
+        cap = reach / step
         # 0.3 / 0.1 is 3, although no float says so.
         cap = float(round(cap)) if abs(cap - round(cap)) <= 2.0**-22 * cap else cap
         top = int(np.ceil(cap))
@@ -72,7 +75,7 @@ def grid_of(fields: Fields, setting: Setting) -> Grid:
         top = _levels(fields, setting) // 2
         # The ends of an odd number of levels lie between integers: the last integers are the ends then.
         levels = fields.levels or 2 * top
-        step, cap = _float32(2 * fields.clip_range / levels), float(top)
+        step, cap = _float32(2 * reach / levels), float(top)
     largest = _LARGEST_SHIFTED // 2 if fields.shifted else _LARGEST
     if top > largest:
         raise ValueError(

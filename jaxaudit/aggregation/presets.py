@@ -147,7 +147,7 @@ def tff_distributed_dp(
         raise ValueError(f"mechanism is {mechanism!r}, allowed are {' and '.join(kinds)}")
     noise = (kinds[mechanism](deviation=noise_multiplier * clip),) if noise_multiplier else ()
     return SecureSum(
-        stages=(Rotate(seed=seed), Clip(bound=clip), FixedPoint(step=gamma, **rounding), *noise),
+        stages=(Rotate(seed=seed), Clip(norm=clip), FixedPoint(step=gamma, **rounding), *noise),
         ring_bits=bits,
         wrap=True,
     )

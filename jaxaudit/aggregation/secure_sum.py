@@ -86,7 +86,7 @@ class SecureSum:
             raise ValueError(f"stages is a list of {len(value)}, allowed are up to {MAX_STAGES}; leave some out")
         for place, stage in enumerate(value):
             if isinstance(stage, type) or not (hasattr(stage, "encode") and hasattr(stage, "after")):
-                raise ValueError(f"stages.{place} is {stage!r}, allowed are stages such as Clip(bound=1.0)")
+                raise ValueError(f"stages.{place} is {stage!r}, allowed are stages such as Clip(norm=1.0)")
         return value
 
     @field_validator("ring_bits")

@@ -16,7 +16,7 @@ from jaxaudit.random import CERTIFY
 
 pytestmark = pytest.mark.usefixtures("strict")
 DIM = 5
-CLIP, ROTATE, WEIGHT, TOP = ja.Clip(bound=1.0), ja.Rotate(), ja.Weight(factor=0.3), ja.TopK(k=2)
+CLIP, ROTATE, WEIGHT, TOP = ja.Clip(norm=1.0), ja.Rotate(), ja.Weight(factor=0.3), ja.TopK(k=2)
 REMEMBERS, RANDOM = ja.TopK(k=2, error_feedback=True), ja.RandomK(k=2)
 NEAREST = ja.FixedPoint(bits=12, clip_range=1.0)
 COINS = ja.FixedPoint(bits=12, clip_range=1.0, rounding="stochastic")
@@ -216,7 +216,7 @@ def test_sums_are_linear_where_all_that_is_random_is_added(linear, stages, facts
         (False, (NEAREST,), {"ring_bits": 16, "clients": 16}),
         (True, (NEAREST,), {"ring_bits": 16, "clients": 17, "wrap": True}),
         # The clip stage leaves a tenth of them.
-        (False, (ja.Clip(bound=0.1, norm="linf"), NEAREST), {"ring_bits": 16, "clients": 17, "wrap": True}),
+        (False, (ja.Clip(norm=0.1, order="linf"), NEAREST), {"ring_bits": 16, "clients": 17, "wrap": True}),
         (True, (OPEN,), {"wrap": True}),
         (False, (CLIP, OPEN), {"wrap": True}),
         # Noise counts, too: a ring that integers fill has no room for it.
@@ -259,7 +259,7 @@ def test_a_ring_holds_sums_that_no_stage_makes_integers_of():
 
 def sweep(bound, step, deviation, rounding="stochastic", beta=0.5):
     encoding = ja.FixedPoint(step=step, clip_range=30.0, rounding=rounding, beta=beta)
-    return ja.Clip(bound=bound), encoding, ja.Skellam(deviation=deviation), ja.Gaussian(deviation=deviation)
+    return ja.Clip(norm=bound), encoding, ja.Skellam(deviation=deviation), ja.Gaussian(deviation=deviation)
 
 
 def test_channels_that_differ_in_numbers_are_one_program():
@@ -268,7 +268,7 @@ def test_channels_that_differ_in_numbers_are_one_program():
     )
     assert one == other and hash(one) == hash(other)
     assert fitted(CLIP, NEAREST).channel != fitted(CLIP, COINS).channel
-    assert fitted(CLIP).channel != fitted(ja.Clip(bound=1.0, norm="linf")).channel
+    assert fitted(CLIP).channel != fitted(ja.Clip(norm=1.0, order="linf")).channel
     assert fitted(CLIP, NEAREST).channel != fitted(CLIP, NEAREST, ring_bits=31).channel
 
 

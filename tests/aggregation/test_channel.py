@@ -61,7 +61,7 @@ def same(left: ChannelState, right: ChannelState):
     return all(np.array_equal(one, other) for one, other in zip(left, right))
 
 
-NONE = fitted((ja.Clip(bound=1.0),)).params(1.0)._replace(stages=())
+NONE = fitted((ja.Clip(norm=1.0),)).params(1.0)._replace(stages=())
 
 
 # Sums

@@ -18,7 +18,7 @@ from jaxaudit.random import Ticket
 pytestmark = pytest.mark.usefixtures("strict")
 TICKET = Ticket(jnp.uint32(1), jnp.uint32(2), jnp.uint32(3))
 DIM = 4
-CLIP, LIMIT = Clip(bound=2.5), Clip(bound=0.3, norm="linf")
+CLIP, LIMIT = Clip(norm=2.5), Clip(norm=0.3, order="linf")
 # Zero or normal: XLA flushes denormal numbers to zero.
 entry = st.floats(2.0**-100, 2.0**100, width=32).flatmap(lambda x: st.sampled_from([x, -x, 0.0]))
 vectors = st.lists(entry | st.floats(-4, 4, width=16), min_size=DIM, max_size=DIM)
@@ -94,8 +94,8 @@ def test_a_clipped_vector_is_expected_as_it_is_encoded():
 
 
 def test_traced_code_reads_no_bound():
-    blank = Clip(bound=2.5)
-    object.__setattr__(blank, "bound", 0.0)
+    blank = Clip(norm=2.5)
+    object.__setattr__(blank, "norm", 0.0)
     found = blank.encode(CLIP.prepare(setting()), jnp.asarray([3.0, 0, -4, 0], jnp.float32), TICKET)
     np.testing.assert_array_equal(found, encoded(CLIP, [3.0, 0, -4, 0]))
 
@@ -126,5 +126,5 @@ def test_integers_are_refused_in_one_line(stage):
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
 def test_bounds_are_positive(bad):
-    with pytest.raises(ValueError, match="bound"):
-        Clip(bound=bad)
+    with pytest.raises(ValueError, match="norm"):
+        Clip(norm=bad)

@@ -81,7 +81,7 @@ def test_distributed_dp_rotates_clips_rounds_and_adds_noise():
         aggregator = tff_distributed_dp(**DDP, mechanism=mechanism, beta=beta)
         assert [stage.kind for stage in aggregator.stages] == ["rotate", "clip", "fixed_point", mechanism]
         _, clip, encoding, noise = aggregator.stages
-        assert (clip.bound, clip.norm, encoding.rounding, noise.deviation) == (4.0, "l2", rounding, 2.0)
+        assert (clip.norm, clip.order, encoding.rounding, noise.deviation) == (4.0, "l2", rounding, 2.0)
         # The size of the rotated vector decides, not that of the update.
         assert encoding.step == tff_granularity(**DDP | {"dim": 16}, bits=16)
         assert aggregator.wrap and aggregator.ring_bits == 16

@@ -242,7 +242,7 @@ def test_every_option_has_one_shape_and_scores_are_strict_in_types(strict):
     ("chain", "remedy"),
     [
         (None, "ring_bits up to 32"),
-        (fitted((Clip(bound=1.0),), bits=32), "fixed_point"),
+        (fitted((Clip(norm=1.0),), bits=32), "fixed_point"),
         (chain_of(bits=64, clip_range=9.0), "ring_bits up to 32"),
         (chain_of(clip_range=3.0, shifted=True), "shifted = false"),
         (fitted((FixedPoint(step=1.0), Gaussian(deviation=1.0))), "centrally"),
@@ -266,7 +266,7 @@ def separation(tmp_path_factory):
 
     def of(attack):
         population = ja.Synthetic(law="gaussian", dim=8, clients=10, pair=["antipodal", path])
-        stages = (Clip(bound=12.0), FixedPoint(step=0.2, clip_range=6.0))
+        stages = (Clip(norm=12.0), FixedPoint(step=0.2, clip_range=6.0))
         aggregator = ja.SecureSum(stages=stages, ring_bits=6, wrap=True)
         prepared = ja.Audit(population=population, aggregator=aggregator, attack=attack).prepare(0).settings()
         player = Player(tuple(jax.devices()[:1]), 0, lambda name, trials: lambda done: None)
