@@ -768,7 +768,7 @@ def test_list_names_every_field_of_a_kind_with_default_and_range():
 def test_list_names_every_field_of_a_stage_by_its_path():
     answer = ask("list", "clip")
     assert answer.code == 0
-    for word in ("aggregator.stages.N.bound", "> 0 and ≤ 1e+30", "aggregator.stages.N.norm", '"l2"', "l2 linf"):
+    for word in ("aggregator.stages.N.norm", "> 0 and ≤ 1e+30", "aggregator.stages.N.order", '"l2"', "l2 linf"):
         assert word in answer.words
 
 
