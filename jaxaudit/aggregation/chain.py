@@ -84,7 +84,7 @@ class Chain:
     @property
     def digest(self) -> str:
         """Names everything that decides what becomes of an update."""
-        return repr((*(link.stage for link in self.links), self.last.ring_bits, self.clients))
+        return repr((*(link.stage for link in self.links), self.last))
 
     @property
     def noises(self) -> list[Fitted]:

@@ -25,6 +25,10 @@ from ..populations.moments import Shrinkage, regularise
 from ..schema import one_or_more, recipe, several
 from ..types import LinearTest, Moments, Server, SumView, linear_score
 
+# The settings that tests of this kind have in common.
+Ridges = one_or_more(float, "numbers > 0 and ≤ 1,000,000", lambda ridge: 0 < ridge <= 1e6)
+Ranks = one_or_more(int, "whole numbers ≥ 0", lambda rank: rank >= 0)
+
 
 @recipe
 class GaussianLRT:
@@ -42,12 +46,8 @@ class GaussianLRT:
     reads: ClassVar[type] = SumView
     kind: Literal["gaussian_lrt"] = "gaussian_lrt"
     shrinkage: Shrinkage = "ridge"
-    ridge: one_or_more(float, "numbers > 0 and ≤ 1,000,000", lambda ridge: 0 < ridge <= 1e6) = Field(
-        0.03, description="relative to the mean variance, one or a list"
-    )
-    rank: one_or_more(int, "whole numbers ≥ 0", lambda rank: rank >= 0) = Field(
-        0, description="directions that are kept, 0 for all, one or a list"
-    )
+    ridge: Ridges = Field(0.03, description="relative to the mean variance, one or a list")
+    rank: Ranks = Field(0, description="directions that are kept, 0 for all, one or a list")
 
     score = staticmethod(linear_score)
 

@@ -24,9 +24,9 @@ import numpy as np
 from pydantic import Field
 
 from ..populations.moments import Shrinkage
-from ..schema import one_or_more, recipe
+from ..schema import recipe
 from ..types import Moments, Server, SumView
-from .membership import GaussianLRT
+from .membership import GaussianLRT, Ranks, Ridges
 
 # Rarer numbers of others are left out.
 _RARE = 1e-12
@@ -99,12 +99,8 @@ class MixtureLRT:
     reads: ClassVar[type] = SumView
     kind: Literal["mixture_lrt"] = "mixture_lrt"
     shrinkage: Shrinkage = "ridge"
-    ridge: one_or_more(float, "numbers > 0 and ≤ 1,000,000", lambda ridge: 0 < ridge <= 1e6) = Field(
-        0.03, description="relative to the mean variance, one or a list"
-    )
-    rank: one_or_more(int, "whole numbers ≥ 0", lambda rank: rank >= 0) = Field(
-        0, description="directions that are kept, 0 for all, one or a list"
-    )
+    ridge: Ridges = Field(0.03, description="relative to the mean variance, one or a list")
+    rank: Ranks = Field(0, description="directions that are kept, 0 for all, one or a list")
 
     score = staticmethod(mixture_score)
 

@@ -26,9 +26,9 @@ from pydantic import Field
 from ..aggregation.channel import WIDE
 from ..covariance import Covariance
 from ..populations.moments import Shrinkage, regularise
-from ..schema import one_or_more, recipe, several
+from ..schema import recipe, several
 from ..types import Moments, Server, SumView
-from .membership import GaussianLRT
+from .membership import GaussianLRT, Ranks, Ridges
 
 # Neighbouring copies of the ring on either side; those beyond are a ten millionth of the density at s = M / 2.
 _COPIES = 3
@@ -122,12 +122,8 @@ class WrappedLRT:
     reads: ClassVar[type] = SumView
     kind: Literal["wrapped_lrt"] = "wrapped_lrt"
     shrinkage: Shrinkage = "ridge"
-    ridge: one_or_more(float, "numbers > 0 and ≤ 1,000,000", lambda ridge: 0 < ridge <= 1e6) = Field(
-        0.03, description="relative to the mean variance, one or a list"
-    )
-    rank: one_or_more(int, "whole numbers ≥ 0", lambda rank: rank >= 0) = Field(
-        0, description="directions that are kept, 0 for all, one or a list"
-    )
+    ridge: Ridges = Field(0.03, description="relative to the mean variance, one or a list")
+    rank: Ranks = Field(0, description="directions that are kept, 0 for all, one or a list")
 
     score = staticmethod(wrapped_score)
 
