@@ -16,8 +16,9 @@ from jaxaudit.player import Player, play_block
 from jaxaudit.populations.pool import PoolSums, RecordedPool, TableParams
 from jaxaudit.populations.seating import seated
 from jaxaudit.populations.source import products
+from jaxaudit.protocols import Responses
 from jaxaudit.random import CERTIFY, numbered
-from jaxaudit.types import ABSENT, LinearTest, Pair, Range, Responses, Server
+from jaxaudit.types import ABSENT, LinearTest, Pair, Range, Server
 
 # Scores of a random table lie in [-_LARGEST, _LARGEST); the target adds 0 or _END.
 _LARGEST, _END, _SEED = 1000, 500, 0

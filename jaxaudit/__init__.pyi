@@ -14,12 +14,14 @@ from .aggregation import flower_secaggplus as flower_secaggplus
 from .aggregation import tff_distributed_dp as tff_distributed_dp
 from .aggregation import tff_sum as tff_sum
 from .attacks import GaussianLRT as GaussianLRT
+from .attacks import LabelLeakage as LabelLeakage
 from .attacks import MixtureLRT as MixtureLRT
 from .attacks import WrappedLRT as WrappedLRT
 from .audit import Audit as Audit
 from .audit import Prepared as Prepared
 from .findings import Result as Result
 from .populations import Arrays as Arrays
+from .populations import Deceived as Deceived
 from .populations import Federated as Federated
 from .populations import Synthetic as Synthetic
 from .report import save as save

@@ -16,20 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from .aggregation.chain import Chain
+from .decisions import decided, proved
 from .encoded import CoarseWeights, EncodedPool
 from .game import Evaluation, FoldParams, FoldProgram, Game, SumParams, SumProgram
+from .protocols import Aggregator, Attack, Column, Pool, Population, Responses
 from .schema import recipe
-from .types import (
-    Aggregator,
-    Attack,
-    Column,
-    LinearTest,
-    Pair,
-    Pool,
-    Population,
-    Responses,
-    Server,
-)
+from .types import LinearTest, Pair, Server
 
 Knows = Literal["fit_pool", "certify_pool"]
 _EXACT_SUM = (
@@ -102,7 +94,22 @@ class Prepared:
 
     def game(self) -> Game:
         """The cheapest form of the game: projected where score and aggregator are linear, else the general one."""
+        if self.all_at_once:
+            return self._decisions
         return self._projection if self.linear else self.fold()
+
+    @property
+    def all_at_once(self) -> bool:
+        """Every client of a round is a target, with a decision of its own."""
+        return getattr(self.audit.attack, "decisions", "one") == "all"
+
+    @cached_property
+    def _decisions(self) -> Game:
+        responses, attack, (cell,) = self.responses, self.audit.attack, self.cells
+        independent = proved(self.chain, responses.certify, responses.sent, cell.server.attendance)
+        pairs = [self.seen(pair) for pair in responses.everyone()]
+        tests = [attack.test(responses.sent.facts, pair, client) for client, pair in enumerate(pairs)]
+        return decided(independent, tests, pairs, np.sqrt(responses.certify.noise_variance(cell.server.noise_terms)))
 
     @cached_property
     def linear(self) -> bool:
@@ -222,6 +229,12 @@ class Prepared:
         )
 
     def _about(self, cell, drawn):
+        if self.all_at_once:
+            return (
+                f"Lower bound on the largest ε of {cell.clients:,} mechanisms, one for each client as the target: "
+                f"its fixed candidates x, x' ({cell.pair.source}), of which it always sends one, + those of all "
+                f"others; server knows {cell.server.knows}; adjacency: {cell.pair.adjacency}"
+            )
         return (
             f"Lower bound on ε of: fixed candidates x, x' ({cell.pair.source}), of which the target always sends "
             f"one, + {drawn}; server knows {cell.server.knows}; adjacency: {cell.pair.adjacency}"
@@ -253,7 +266,7 @@ class Audit:
             for verb in verbs:
                 if not hasattr(player, verb):
                     name = type(player).__name__
-                    raise ValueError(f"{part} {name} has no {verb!r}; jaxaudit.types says what it must have")
+                    raise ValueError(f"{part} {name} has no {verb!r}; jaxaudit.protocols says what it must have")
         attack: Attack = self.attack
         aggregator: Aggregator = self.aggregator
         if attack.reads is not aggregator.view:
@@ -280,25 +293,26 @@ class Audit:
                 f"server_knows is {self.server_knows!r}, allowed are {', '.join(responses.knows)} for population "
                 f"{population.kind!r}; leave it out"
             )
-        chain = self._chain(responses)
+        chain = self.chain(responses)
         if chain is not None:
-            fit, certify = (EncodedPool(pool, chain) for pool in (responses.fit, responses.certify))
+            fit, certify = (pool and EncodedPool(pool, chain) for pool in (responses.fit, responses.certify))
             responses = replace(responses, fit=fit, certify=certify)
         responded = time.perf_counter()
         pool = responses.certify if self.server_knows == "certify_pool" else responses.fit
-        moments = cache(lambda clients: pool.moments(clients - 1))
+        moments = cache(lambda clients: pool.moments(clients - 1) if pool else ())
         pairs = responses.choose_pairs(moments(responses.cohorts[0]))
         cells = []
         for clients in responses.cohorts:
             for pair in pairs:
                 attendance = responses.certify.attendance(clients - 1)
-                server = Server(pair, clients - 1, responses.knows[self.server_knows], attendance, chain)
+                knows, sent = responses.knows[self.server_knows], responses.sent
+                server = Server(pair, clients - 1, knows, attendance, chain, sent and sent.facts)
                 cells.append(self._calibrated(server, moments(clients), responses))
         timing = {"respond_s": responded - began, "calibrate_s": time.perf_counter() - responded}
         return Prepared(self, responses, tuple(cells), timing, chain)
 
-    def _chain(self, responses) -> Chain | None:
-        """How updates are encoded in the largest cohort."""
+    def chain(self, responses: Responses) -> Chain | None:
+        """How updates are encoded in the largest cohort, of pools that do not lie behind a channel yet."""
         if not hasattr(self.aggregator, "fitted"):
             return None
         clients = max(responses.cohorts)
@@ -312,6 +326,11 @@ class Audit:
                 f"clients, and hardly a round would be revealed; allowed are 0 to {smallest:,}"
             )
         chain = self.aggregator.fitted(pool.dim, clients, varying, pool.rounds, most)
+        if chain is not None and responses.partial and not chain.by_entry:
+            raise ValueError(
+                f"{responses.partial}, and a stage of aggregator.stages (l2 clip, rotate, top_k or random_k) needs "
+                'whole updates; set population.sends = "whole"'
+            )
         if chain is not None and chain.channel.remembered and getattr(pool, "cohort", "fixed") != "fixed":
             raise ValueError(
                 f'error_feedback remembers from round to round, and cohort = "{pool.cohort}" has other clients in '

@@ -22,7 +22,8 @@ from .cache import key_of
 from .covariance import Covariance
 from .fixed_point import fixed_step
 from .populations.source import Source, products
-from .types import Column, Loaded, Moments, Pair, Pool, Projected
+from .protocols import Column, Loaded, Pool, Projected
+from .types import Moments, Pair
 
 # Room for noise in a score: so many standard deviations.
 _REACH = 40.0
@@ -170,9 +171,13 @@ class EncodedPool:
     def moments(self, noise_terms: int) -> tuple[Moments, ...]:
         """Moments of the decoded sum, noise included, as many as are expected taking part."""
         found = self._sampled(noise_terms) if self.arrived is None else self.arrived.moments(noise_terms)
-        shares = sum(number * chance for number, chance in self.attendance(noise_terms)) + 1
-        floor = sum(float(np.mean(self._noise_variance(link, shares))) for link in self.chain.noises)
+        floor = self.noise_variance(noise_terms)
         return tuple(one._replace(covariance=one.covariance.lifted(floor)) for one in found)
+
+    def noise_variance(self, noise_terms: int) -> float:
+        """Of an entry of the decoded sum, by noise that is added on purpose: the mean over all entries."""
+        shares = sum(number * chance for number, chance in self.attendance(noise_terms)) + 1
+        return sum(float(np.mean(self._noise_variance(link, shares))) for link in self.chain.noises)
 
     def _sampled(self, noise_terms):
         mean, blur = self.chain.spread(self.pool.sample(_SAMPLE))

@@ -7,6 +7,7 @@ from .audit import Cell, Prepared
 from .bounds import Bound, Counts, Plan, epsilon_at
 from .claimed import Claim
 from .config import Recipe
+from .recovery import Recovery
 from .types import Moments, Range
 
 
@@ -94,7 +95,8 @@ class Result:
       fingerprint: of everything that decides the counts; parts of one run have the same.
       timing: seconds spent in `prepare_s` (of it `respond_s` on data and training, `calibrate_s` on moments, pairs
         and weights, the rest on projections and tuning), `compile_s` (the first block, tracing and compiling
-        included), `trials_s` and `verdict_s`, and `trials_per_s`.
+        included), `trials_s` and `verdict_s`, and `trials_per_s`; `recovery_s` where something was recovered.
+      recovery: what the attack reconstructed, beside the truth; None for one that only decides.
     """
 
     recipe: Recipe
@@ -103,6 +105,7 @@ class Result:
     cells: tuple[Finding, ...]
     fingerprint: str
     timing: dict[str, float]
+    recovery: Recovery | None = None
 
     @property
     def headline(self) -> Finding:

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .protocols import Aggregator, Draws, SumDraws
 from .random import of_round
 from .tally import disordered, first_key, ordered
-from .types import ABSENT, Aggregator, Draws, SumDraws, Ticket
+from .types import ABSENT, Ticket
 
 
 class Evaluation(NamedTuple):

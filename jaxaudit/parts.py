@@ -34,12 +34,13 @@ class Part(NamedTuple):
     path: str
 
 
+_POPULATIONS = ("Federated", "Arrays", "Synthetic", "Deceived")
 _STAGES = ("Clip", "Weight", "Rotate", "TopK", "RandomK", "FixedPoint")
 _NOISES = ("Gaussian", "DiscreteGaussian", "Skellam", "Binomial")
 _STAGE_VERBS = ("encode", "after", "prepare", "expected", "decode", "decoded_variance", "words")
-_ATTACKS = ("GaussianLRT", "WrappedLRT", "MixtureLRT")
+_ATTACKS = ("GaussianLRT", "WrappedLRT", "MixtureLRT", "LabelLeakage")
 PARTS = {
-    "population": Part(populations, ("Federated", "Arrays", "Synthetic"), ("respond",), "federated", "population"),
+    "population": Part(populations, _POPULATIONS, ("respond",), "federated", "population"),
     "aggregator": Part(aggregation, ("SecureSum",), ("reveal",), "secure_sum", "aggregator"),
     "stage": Part(aggregation, _STAGES + _NOISES, _STAGE_VERBS, "", "aggregator.stages.N"),
     "attack": Part(attacks, _ATTACKS, ("score",), "gaussian_lrt", "attack"),

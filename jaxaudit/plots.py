@@ -1,47 +1,22 @@
-"""The figures of a run. Each function draws one idea on given axes: `(ax, data) -> ax`.
-
-Colours are those of Okabe and Ito, which survive colour blindness; line styles tell them apart in grey.
-"""
+"""The figures of a run. Each function draws one idea on given axes: `(ax, data) -> ax`."""
 
 from itertools import cycle
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 
+from . import recovery_plots
 from .accounting.claims import assumed
 from .bounds import gaussian_epsilon, gaussian_tradeoff, percent, roc_band
+from .figures import CEILING, ENERGY, MEASURED, MUTED, PALETTE, PREDICTED, PROVED, STYLE, finish
 from .store import UNBOUNDED, Cell, Run
 
-MEASURED, PREDICTED, CEILING, ENERGY, MUTED = "#0072B2", "#D55E00", "#666666", "#009E73", "#999999"
-PROVED = "#CC79A7"
-PALETTE = (MEASURED, PREDICTED, ENERGY, PROVED, "#E69F00", "#56B4E9")
 # Upper bounds are drawn up to so many times the highest lower one; farther ones would flatten it.
 _FAR = 3
 # Height of the privacy figure above what it shows, for its legend; of that of the cells, whose legend is beside it.
 _ROOM, _MARGIN = 1.45, 1.25
 _UPPER = {"color": PROVED, "ls": "-.", "lw": 1.6, "marker": "s", "mec": "white", "ms": 7}
-STYLE = {
-    "figure.figsize": (5.6, 4.4),
-    "figure.dpi": 100,
-    "savefig.dpi": 200,
-    "figure.constrained_layout.use": True,
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "pdf.fonttype": 42,
-}
 
 
 def draw(run: Run, folder: Path, name: str | None = None) -> None:
@@ -50,7 +25,7 @@ def draw(run: Run, folder: Path, name: str | None = None) -> None:
     Args:
       run: what is stored.
       folder: to write into.
-      name: draw those of one cell, under its name; by default those of the headline, and one of all cells.
+      name: draw those of one cell, under its name; by default those of the headline, and those of the whole run.
     """
     cell, prefix = (run.headline, "") if name is None else (run.cell(name), f"{name.replace('/', '-')}-")
     with plt.rc_context(STYLE):
@@ -71,6 +46,8 @@ def draw(run: Run, folder: Path, name: str | None = None) -> None:
             figure, ax = plt.subplots(figsize=(8.0, 4.4))
             cells(ax, run)
             _finish(figure, run.summary, f"{len(run.cells)} cells", folder / "cells")
+        if run.summary.get("recovery") and name is None:
+            recovery_plots.draw(run, folder)
 
 
 def roc(ax, cell: Cell):
@@ -268,15 +245,4 @@ def _trials(summary):
 
 def _finish(figure, summary, what: str, path: Path) -> None:
     """Say under every figure what it shows, then save it."""
-    provenance = summary["provenance"]
-    commit, dirty, _ = (provenance["git"] or "").partition("-dirty")
-    commit = f", commit {commit[:8]}{dirty}" if commit else ""
-    figure.supxlabel(
-        f"{what}; {_trials(summary)}, seed {summary['seed']}, {provenance['device']}, "
-        f"jaxaudit {provenance['jaxaudit']}{commit}",
-        fontsize=6.2,
-        color=CEILING,
-    )
-    for suffix in (".png", ".pdf"):
-        figure.savefig(path.with_name(path.name + suffix))
-    plt.close(figure)
+    finish(figure, summary, f"{what}; {_trials(summary)}", path)

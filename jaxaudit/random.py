@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 # Streams keep what is fitted, tuned and certified apart: no two of them share a random word.
-PILOT, CERTIFY, OFF_SPAN, FIT = 1, 2, 3, 4
-STREAMS = {"pilot": PILOT, "certify": CERTIFY, "off-span": OFF_SPAN, "fit": FIT}
+PILOT, CERTIFY, OFF_SPAN, FIT, RECOVERY = 1, 2, 3, 4, 5
+STREAMS = {"pilot": PILOT, "certify": CERTIFY, "off-span": OFF_SPAN, "fit": FIT, "recovery": RECOVERY}
 
 # The second word of the key: 8 bits for the stream, 12 for the round of an aggregator, 12 for the trials beyond 2^32.
 _ROUND, _TRIALS = 2**8, 2**20

@@ -36,7 +36,10 @@ def to_run(result: Result) -> store.Run:
         "design": recipe.design,
         "simulated": f"{prepared.mechanism}, and who sends what in a trial",
     }
-    return judged(store.Run(config.to_toml(recipe), summary, tuple(_cell(one, prepared) for one in result.cells)))
+    cells = tuple(_cell(one, prepared) for one in result.cells)
+    recovery = result.recovery
+    summary["recovery"] = recovery and recovery.summary
+    return judged(store.Run(config.to_toml(recipe), summary, cells, recovery.arrays if recovery else {}))
 
 
 def _summary(result: Result | ExactResult) -> dict:
@@ -66,6 +69,7 @@ def exact_run(result: ExactResult) -> store.Run:
         summary = _about(found) | {"confidence": 1.0, "population": [], "population_statement": ""} | own
         cells.append(store.ExactCell(summary, found.thresholds, found.curve, _spectrum(found, prepared)))
     summary = _summary(result) | {"trials": 0, "range": [0, 0], "design": "exact", "confidence": 1.0}
+    summary["recovery"] = None
     summary["simulated"] = f"nothing: the law of the score was computed; the mechanism is {prepared.mechanism}"
     return store.Run(config.to_toml(recipe), summary | cells[0].summary, tuple(cells))
 

@@ -22,6 +22,7 @@ from .game import Game
 from .hosts import ALONE, Hosts
 from .player import Player, Progress
 from .population_row import certify_population
+from .recovery import recover
 from .tuning import pilot_trials, tuned
 from .types import Range
 from .verdicts import off_span_test, truths, verdict
@@ -94,6 +95,9 @@ def run_recipe(
     prepared_s = time.perf_counter() - started
 
     confidence = 1 - (1 - recipe.confidence) / len(prepared.cells)
+    began = time.perf_counter()
+    recovered = recover(prepared, recipe.seed, player.progress)
+    recovery_s = time.perf_counter() - began
     pilot = player.scores(game, "pilot", pilots)
     plans = [_plan(scores, recipe, confidence) for scores in pilot]
     curves = [np.unique([*plan.thresholds, *roc_thresholds(scores)]) for plan, scores in zip(plans, pilot)]
@@ -136,8 +140,10 @@ def run_recipe(
         "verdict_s": judged_s,
         "trials_per_s": played / trials_s,
     }
+    if recovered:
+        timing["recovery_s"] = recovery_s
     fingerprint = hashlib.sha256("".join(count.fingerprints.values()).encode()).hexdigest()
-    return Result(recipe, prepared, part, tuple(cells), fingerprint, timing)
+    return Result(recipe, prepared, part, tuple(cells), fingerprint, timing, recovered)
 
 
 def _silent(done):

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from .bounds import Counts, Event, Plan, Tradeoff, declared, exact_epsilon, priv
 from .populations.files import read_arrays
 from .types import Range
 
-SCHEMA = 5
+SCHEMA = 6
 # Stands for an infinite epsilon, which JSON has no number for; finite ones are below log 1e300 = 691.
 UNBOUNDED = 700.0
 
@@ -92,11 +92,14 @@ class Run:
       recipe: the recipe as TOML.
       summary: the content of summary.json but for its cells.
       cells: all cells; the first is the headline, whose figures stand at the top of the summary, too.
+      recovery: one round of an attack on private content: `truth` and what it `found`, i64[clients, classes], a truth
+        of -1 where a client dropped out, and perhaps `names` of the classes; empty where an attack recovers nothing.
     """
 
     recipe: str
     summary: dict[str, Any]
     cells: tuple[Cell, ...] | tuple[ExactCell, ...]
+    recovery: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def headline(self) -> Cell | ExactCell:
@@ -149,7 +152,9 @@ def write(run: Run, folder: str | Path, draw: Callable[[Run, Path], None]) -> No
         (partial / "recipe.toml").write_text(run.recipe, encoding="utf-8")
         np.savez_compressed(partial / "counts.npz", **_labelled(map(_counted, run.cells)))
         np.savez_compressed(partial / "spectrum.npz", **_labelled(cell.spectrum for cell in run.cells))
-        sums = {name: _sha256(partial / name) for name in ("recipe.toml", "counts.npz", "spectrum.npz")}
+        if run.recovery:
+            np.savez_compressed(partial / _RECOVERY, **run.recovery)
+        sums = {name: _sha256(partial / name) for name in _files(bool(run.recovery))}
         cells = [cell.summary | {"plans": [asdict(plan) for plan in _plans(cell)]} for cell in run.cells]
         summary = json.loads(json.dumps(run.summary | {"cells": cells}))
         summary["sha256"] = sums | {"summary.json": _own_sha256(summary)}
@@ -201,7 +206,7 @@ def read(folder: str | Path) -> Run:
     sums = summary.get("sha256")
     if not isinstance(sums, dict) or sums.get("summary.json") != _own_sha256(summary):
         raise ValueError(f"{folder / 'summary.json'}: changed since it was written; run the recipe again")
-    for name in ("recipe.toml", "counts.npz", "spectrum.npz"):
+    for name in _files(_RECOVERY in sums):
         if not (folder / name).is_file() or _sha256(folder / name) != sums.get(name):
             raise ValueError(f"{folder / name}: missing or changed since it was written; run the recipe again")
     spectra, cells = read_arrays(folder / "spectrum.npz"), []
@@ -217,7 +222,16 @@ def read(folder: str | Path) -> Run:
             read_counts(folder / "counts.npz", _label(number) + name) for name in _COUNTED[: 2 + len(more)]
         )
         cells.append(Cell(cell, plan, counts, histogram, (*more, *rest) if more else None, spectrum))
-    return Run((folder / "recipe.toml").read_text(encoding="utf-8"), summary, tuple(cells))
+    recovery = dict(read_arrays(folder / _RECOVERY)) if _RECOVERY in sums else {}
+    return Run((folder / "recipe.toml").read_text(encoding="utf-8"), summary, tuple(cells), recovery)
+
+
+_RECOVERY = "recovery.npz"
+
+
+def _files(recovery: bool) -> tuple[str, ...]:
+    """What a folder holds beside its summary and figures."""
+    return ("recipe.toml", "counts.npz", "spectrum.npz", *[_RECOVERY] * recovery)
 
 
 # What stands before the names of the arrays of a cell's counts.

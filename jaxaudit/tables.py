@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console, Group
-from rich.table import Table
 from rich.text import Text
 
+from . import recovery_tables
 from .accounting.claims import assumed, columns, make_room, reading, sentences
 from .bounds import METHODS, Counts, Plan, percent, rounded_down
+from .layout import add_columns, framed, say, titled
 from .store import UNBOUNDED, Run
 
 _CEILING = "The ceiling is the most that this many trials could certify."
@@ -43,6 +43,8 @@ def show(run: Run, console: Console, name: str | None = None) -> None:
     several = name is None and len(cells) > 1
     of, predictions = cells if several else [told], any(_predicted(cell["bounds"]) for cell in cells)
     confidence = run.summary["confidence"] if several else told["confidence"]
+    if run.summary.get("recovery") and name is None:
+        recovery_tables.show(run, console)
     if not run.whole:
         first, count = run.part
         console.print(Text(_title(run.summary, told), "bold"))
@@ -78,12 +80,6 @@ def show(run: Run, console: Console, name: str | None = None) -> None:
     methods = sorted({row["method"] for row in rows})
     numbers = _CEILING + reading(of)
     console.print(method_sentence(methods, confidence, len(of), predictions=predictions, numbers=numbers))
-
-
-def say(console: Console, what: str, text: str, of: dict | None = None) -> None:
-    """Print a sentence under its heading, with the name of the cell it is `of`; nothing for an empty one."""
-    if text:
-        console.print(Text.assemble((f"{what}{' of ' + of['name'] if of else ''}: ", "bold"), text))
 
 
 def _others(cells):
@@ -246,30 +242,6 @@ def method_sentence(
     how = "; ".join(part for part in (words, design, thresholds) if part)
     together = f"with {percent(confidence)} confidence all bounds of the table hold together"
     return Text.assemble(title, f"{together}{share} ({how}).{model} {numbers}")
-
-
-def framed(rows: Sequence[dict] = ()) -> Table:
-    """An empty table; where a bound among its rows has a star it says what that means."""
-    result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    if any(row["censored"] for row in rows):
-        result.caption = Text(
-            "* No error of the rarer kind was seen: limited by the number of trials, not a measurement of ε."
-        )
-        result.caption_style, result.caption_justify = "yellow", "left"
-    return result
-
-
-def titled(title: str, table: Table) -> Group:
-    """A table below its title, which is as wide as the page and not as the table."""
-    return Group(Text(title, "bold"), table)
-
-
-def add_columns(table: Table, left: Sequence[str], right: Sequence[str]) -> None:
-    """Columns of words, and then of numbers, that no terminal is too narrow for."""
-    for name in left:
-        table.add_column(name, no_wrap=True)
-    for name in right:
-        table.add_column(name, justify="right", no_wrap=True)
 
 
 def _certified(row):

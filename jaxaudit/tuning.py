@@ -7,7 +7,7 @@ import numpy as np
 from .audit import Prepared
 from .bounds import Scores
 from .player import Player
-from .types import Pool
+from .protocols import Pool
 
 # Enough for both tails of a fit, little beside a certifying run.
 _PILOT_SHARE, _PILOT_RANGE = 0.05, (1000, 20_000)

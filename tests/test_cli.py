@@ -152,8 +152,8 @@ def test_the_summary_is_strict_json(finished):
     assert odd == []  # NaN and Infinity are no JSON
 
 
-def test_the_summary_is_of_schema_5(summary):
-    assert summary["schema"] == 5
+def test_the_summary_is_of_schema_6(summary):
+    assert summary["schema"] == 6
 
 
 def test_the_summary_says_which_trials_were_played(summary):

@@ -141,6 +141,12 @@ class Chain:
             return False
         return all(hasattr(link.stage, "share") or link.stage.steady for link in self.links)
 
+    @property
+    def by_entry(self) -> bool:
+        """What becomes of an entry of an update does not depend on the others."""
+        mixing = {"rotate", "top_k", "random_k"}
+        return not any(link.stage.kind in mixing or getattr(link.stage, "order", "") == "l2" for link in self.links)
+
     @cached_property
     def linear(self) -> bool:
         """The decoded sum is the sum of what steady encodings are decoded to, and of noise with a law of its own."""

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..protocols import SumDraws
 from ..random import Ticket, normals
-from ..types import SumDraws
 from .laws import Table, draw
 from .stage import lane
 

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from ..protocols import Responses
 from ..schema import listed, recipe, several
-from ..types import Moments, Pair, Responses
+from ..types import Moments, Pair
 from .cohorts import Cohort, cohort_field, dropout_field, require_one_poisson_size
 from .imports import Updates, read_updates
 from .pairs import (
@@ -116,7 +117,10 @@ class Arrays:
     def respond(self, seed: int, broadcast: Any) -> Responses:
         """Index, check and split the recordings; rows are read when they are used."""
         if broadcast is not None:
-            raise ValueError("recorded arrays cannot answer a malicious broadcast; use an honest attack")
+            raise ValueError(
+                "recorded arrays cannot answer a malicious server; set population.kind = deceived, or use an "
+                "honest attack"
+            )
         updates = read_updates(self.path, self.layers)
         known = updates.client is not None
         if self.cohort == "fixed" and not known:

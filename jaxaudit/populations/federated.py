@@ -12,8 +12,9 @@ from pydantic import Field, model_validator
 
 from .. import datasets, models
 from ..cache import key_of, remembered
+from ..protocols import Responses
 from ..schema import recipe, several
-from ..types import Moments, Pair, Responses
+from ..types import Moments, Pair
 from .cohorts import Cohort, cohort_field, dropout_field, require_one_poisson_size
 from .pairs import (
     candidates_of,
@@ -41,8 +42,9 @@ class Federated:
     Attributes:
       kind: "federated".
       dataset: a name that `jaxaudit list` shows; all but "digits" need their official files (`jaxaudit data`).
-      model: "softmax" (one dense layer), "mlp" (one hidden layer) or "cnn" (two convolutions, for images).
-      hidden: width of the hidden layer of "mlp".
+      model: "softmax" (one dense layer), "mlp" (one hidden layer), "cnn" (two convolutions, for images), or a network
+        with normalisation layers, as of `Deceived`.
+      hidden: width of the hidden layer of "mlp", or of that before the head.
       clients: cohort size, the target included; a list of them audits all from the same draws.
       cohort: who the others are: the same clients in every trial ("fixed"), or clients drawn afresh in every trial
         and round from `pool_clients` of them, "with_replacement", "without_replacement", or "poisson" (each takes
@@ -108,7 +110,9 @@ class Federated:
     def respond(self, seed: int, broadcast: Any) -> Responses:
         """Load, deal, train and set up the recordings."""
         if broadcast is not None:
-            raise ValueError("federated clients answer only an honest server so far; use an honest attack")
+            raise ValueError(
+                "federated clients answer an honest server; for a malicious attack set population.kind = deceived"
+            )
         data = datasets.load(self.dataset)
         models.check(self.model, data.inputs.shape[1:])
         model = models.build(self.model, data.classes, self.hidden)

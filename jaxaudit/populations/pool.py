@@ -11,7 +11,8 @@ import numpy as np
 
 from ..bounds import Term
 from ..fixed_point import fixed_step
-from ..types import Column, Loaded, Moments, Pair, Projected
+from ..protocols import Column, Loaded, Projected
+from ..types import Moments, Pair
 from .cohorts import Cohort
 from .draws import PoolDraws, PoolParams, PoolSums, TableParams
 from .moments import Mixture, affordable, exact_moments

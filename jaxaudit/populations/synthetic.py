@@ -12,9 +12,10 @@ from pydantic import Field, field_validator, model_validator
 from ..bounds import Term
 from ..covariance import Covariance
 from ..fixed_point import fixed_step
+from ..protocols import Column, Loaded, Projected, Responses
 from ..random import FIT, numbered
 from ..schema import as_tuple, recipe, several
-from ..types import Column, Loaded, Moments, Pair, Projected, Responses
+from ..types import Moments, Pair
 from .cohorts import cohort_field
 from .fresh import FreshDraws, FreshParams, FreshSums, Law, ProductParams
 from .pairs import explicit_pair, pair_field, zeroed_pair
@@ -175,7 +176,9 @@ class Synthetic:
 
     def respond(self, seed: int, broadcast: Any) -> Responses:
         """The law is both the fit and the certify pool: it has no finite sample to keep apart."""
-        del seed, broadcast
+        del seed
+        if broadcast is not None:
+            raise ValueError("a synthetic law cannot answer a malicious server; set population.kind = deceived")
         spectrum = np.asarray(self.spectrum or np.ones(self.dim), np.float64)
         variance = {
             "gaussian": spectrum,

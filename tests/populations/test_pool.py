@@ -22,8 +22,9 @@ from jaxaudit.populations import seating as seating_module
 from jaxaudit.populations.moments import affordable, exact_moments
 from jaxaudit.populations.pool import PoolDraws, PoolParams, RecordedPool
 from jaxaudit.populations.seating import seated
+from jaxaudit.protocols import Column
 from jaxaudit.random import Ticket
-from jaxaudit.types import Column, LinearTest, Pair
+from jaxaudit.types import LinearTest, Pair
 
 COHORTS = ("fixed", "with_replacement", "without_replacement")
 FALSE_ALARM = 1e-6
