@@ -140,7 +140,7 @@ def rings(keep):
 
 def resnet(keep):
     """ResNet-18 v1: the last normalisation layer alone at growing |β|, and all three that an exact model needs."""
-    own = HEAD | {"model": "resnet18", "clients": 50, "batch_size": 8, "variants": 1, "records": 16}
+    own = HEAD | {"model": "resnet18", "clients": 50, "records": 128}
     for amplitude in (1.0, 10.0, 100.0, 1e3, 1e4):
         found = recovered(own, None, ja.LabelLeakage(mode="saturated", amplitude=amplitude))
         keep({"mode": "saturated", "amplitude": amplitude, **found})

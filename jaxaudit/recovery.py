@@ -61,11 +61,12 @@ def recover(
     if own:
         levels = tuple(sorted({*_NOISE, own}))
     rounds = int(np.clip(-(-clients // prepared.cells[0].clients), 1, _ROUNDS))
-    advance = progress("recovery", rounds * len(levels)) if progress else lambda done: None
+    of_level = [1 if _repeats(prepared, level) else rounds for level in levels]
+    advance = progress("recovery", sum(of_level)) if progress else lambda done: None
     rows, arrays, null = [], {}, {}
-    for level in levels:
+    for level, played in zip(levels, of_level):
         grades, told = [], None
-        for facts, told, total, labels in _rounds(prepared, level / own if own else 0.0, seed, rounds):
+        for facts, told, total, labels in _rounds(prepared, level / own if own else 0.0, seed, played):
             recovered = attack.recover(facts, total, told)
             grades.append(attack.graded(recovered, labels))
             if not arrays:
@@ -116,6 +117,14 @@ def _notes(rows) -> list[str]:
             "most that this decoder recovers; without noise it finds that out by itself."
         )
     return notes
+
+
+def _repeats(prepared, level) -> bool:
+    """All rounds are one: everybody has one recorded update and sends it, and nothing is random on the way."""
+    pool, chain = prepared.responses.certify, prepared.chain
+    (source,) = (pool if chain is None else pool.pool).sources
+    steady = chain is None or all(link.stage.steady or hasattr(link.stage, "share") for link in chain.links)
+    return level == 0 and steady and len(pool.attendance(pool.noise_terms)) == 1 and int(source.sizes.max()) == 1
 
 
 def _multiplier(prepared) -> float:
