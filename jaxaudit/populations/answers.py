@@ -13,8 +13,8 @@ from jax.flatten_util import ravel_pytree
 from ..broadcast import Sent
 from ..models import LocalTraining
 
-# Records whose activations are held at once: a processor's caches hold few, a graphics card wants many. In a ResNet-18
-# on 32×32 pixels the patches of a convolution take 2.4 MB each.
+# Records whose activations are held at once: a processor's caches hold few, a graphics card wants many. In a
+# ResNet-18 on 32×32 pixels the patches of a convolution take 2.4 MB each.
 _RECORDS = {"cpu": 64}
 _MANY = 4096
 
