@@ -72,7 +72,10 @@ def recovered(population, aggregator=None, attack=None, clients=1000):
     found = recover(prepared, SEED, clients=clients).summary
     row = found["rows"][0]
     return {
-        **{name: row[name] for name in ("clients", "rounds", "exact", "exact_lower", "overlap", "largest_error")},
+        **{
+            name: row[name]
+            for name in ("clients", "rounds", "exact", "exact_lower", "exact_upper", "overlap", "largest_error")
+        },
         "design": found["design"],
         "spread": found["spread"],
         "null": found["null"],

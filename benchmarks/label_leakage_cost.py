@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from measure import at_least, at_most, facts, side_by_side
+from measure import at_most, facts, side_by_side
 
 import jaxaudit as ja
 from jaxaudit.attacks.label_leakage import attack
@@ -66,6 +66,7 @@ class Watched:
         self.function, self.again = function, None
 
     def __call__(self, *arguments):
+        """Call it."""
         if self.again:
             return self.function(*arguments)
         self.again, self.before_mib, began = partial(self.function, *arguments), peak(), time.perf_counter()
@@ -129,7 +130,7 @@ def measured(population, turns):
         "decoding": decode,
     }
     # One call is one unit of work.
-    costs = side_by_side({name: lambda run=run: [run()] and 1 for name, run in parts.items()}, turns)
+    costs = side_by_side({name: lambda run=run: len([run()]) for name, run in parts.items()}, turns)
     medians = {
         name: {"wall_s": float(np.median(cost.wall)), "cpu_s": float(np.median(cost.cpu))}
         for name, cost in costs.items()
@@ -174,7 +175,7 @@ def main():
         (chosen.out / "cost.json").write_text(json.dumps(told, indent=1) + "\n")
         seconds = ", ".join(f"{part} {cost['wall_s']:.3g} s" for part, cost in found["row"]["parts"].items())
         ratio, share = (found["row"][of]["wall"] for of in ("loop_over_chunks", "decoding_over_gradients"))
-        print(f"{name} clients: {seconds}; loop / chunks {at_least(ratio, 1)}; decoding {at_most(share, SHARE)}")
+        print(f"{name} clients: {seconds}; loop / chunks {ratio:.2f}; decoding {at_most(share, SHARE)}")
 
 
 if __name__ == "__main__":

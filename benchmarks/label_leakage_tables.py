@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from channel_tables import high, low, table
 from label_leakage_cost import SHARE
+from matplotlib.lines import Line2D
 
 from jaxaudit.figures import CEILING, ENERGY, MEASURED, PREDICTED, STYLE, finish
 
@@ -29,7 +30,9 @@ def recovered(row):
 def exact(found):
     """All clients and all labels."""
     header = ["model", "clients", "classes", "channel or training", *RECOVERED, "embeddings"]
-    return table(header, [[r["model"], r["K"], r["C"], r["channel"], *recovered(r), r["design"]] for r in found["rows"]])
+    return table(
+        header, [[r["model"], r["K"], r["C"], r["channel"], *recovered(r), r["design"]] for r in found["rows"]]
+    )
 
 
 def rings(found):
@@ -59,7 +62,15 @@ def steps(found):
 
 def noise(found):
     """Recovery by the noise multiplier; last, the guess that needs no attack."""
-    header = ["classes", "noise multiplier", "exact clients", "95 % interval", "overlap", "clip factors", "client-trials"]
+    header = [
+        "classes",
+        "noise multiplier",
+        "exact clients",
+        "95 % interval",
+        "overlap",
+        "clip factors",
+        "client-trials",
+    ]
     rows = []
     for part in found["rows"]:
         for row in sorted(part["rows"], key=lambda row: row["noise_multiplier"]):
@@ -99,7 +110,14 @@ def audit(found):
 def cost(found):
     """Seconds of every part of a round, and peak memory."""
     header = ["model", "clients × batch", "crafting: first, again", "compiling", "gradients", "sum", "decoding"]
-    header += ["decoding / gradients", "loop", "loop / chunks", "CPU: loop / chunks", "peak before, after", "exact clients"]
+    header += [
+        "decoding / gradients",
+        "loop",
+        "loop / chunks",
+        "CPU: loop / chunks",
+        "peak before, after",
+        "exact clients",
+    ]
     rows = []
     for row in found["rows"]:
         parts, share, over = row["parts"], row["decoding_over_gradients"]["wall"], row["loop_over_chunks"]
@@ -122,62 +140,148 @@ def cost(found):
     return table(header, rows)
 
 
+def curves(axis, x, rows, classes, null):
+    """Exact clients with their intervals, the overlap, and that of the guess."""
+    colour, shares = COLOURS[classes], np.array([row["exact"] for row in rows])
+    ends = [[row.get(name, row["exact"]) for row in rows] for name in ("exact_lower", "exact_upper")]
+    look = {"ms": 4.5, "capsize": 2.5, "color": colour, "zorder": 3}
+    axis.errorbar(x, shares, np.abs(shares - ends), fmt="o-", label=f"exact clients, {classes} classes", **look)
+    axis.plot(x, [row["overlap"] for row in rows], "s--", ms=6, mfc="white", color=colour)
+    axis.axhline(null, color=colour, ls=":", lw=1.2)
+
+
 def noise_panel(axis, found):
-    """Exact clients and overlap against the noise multiplier, with the null of every number of classes."""
-    smallest = min(row["noise_multiplier"] for part in found["rows"] for row in part["rows"] if row["noise_multiplier"])
+    """Against the noise multiplier, for every number of classes."""
     for part in found["rows"]:
-        colour, rows = COLOURS[part["C"]], sorted(part["rows"], key=lambda row: row["noise_multiplier"])
-        names = "noise_multiplier", "exact", "overlap", "exact_lower", "exact_upper"
-        z, share, overlap, least, most = (np.array([row[name] for row in rows]) for name in names)
-        label = f"{part['C']} classes"
-        axis.errorbar(z, share, np.abs([share - least, most - share]), fmt="o-", ms=4.5, color=colour, capsize=2.5, label=label)
-        axis.plot(z, overlap, "s--", ms=5, mfc="none", color=colour)
-        axis.axhline(part["null"]["overlap"], color=colour, ls=":", lw=1.2)
-    axis.set_xscale("symlog", linthresh=smallest, linscale=0.6)
-    axis.set_xlim(-0.12 * smallest, None)
-    axis.set(title="Recovery against noise", xlabel="noise multiplier", ylabel="share")
+        rows = sorted(part["rows"], key=lambda row: row["noise_multiplier"])
+        z = np.array([row["noise_multiplier"] for row in rows])
+        curves(axis, z, rows, part["C"], part["null"]["overlap"])
+    axis.set_xscale("symlog", linthresh=z[z > 0].min(), linscale=0.6)
+    axis.set_xlim(-0.12 * z[z > 0].min(), 1.3 * z.max())
+    axis.set(title="LeNet-BN, clipped, clip factors told", xlabel="noise multiplier")
 
 
 def resnet_panel(axis, found):
-    """ResNet-18 with one edited layer, against the amplitude."""
+    """Against the amplitude of one edited layer."""
     one = [row for row in found["rows"] if row["mode"] == "saturated"]
-    beta, share, overlap, least = (np.array([row[name] for row in one]) for name in ("amplitude", "exact", "overlap", "exact_lower"))
-    axis.errorbar(beta, share, [share - least, 0 * share], fmt="o-", ms=4.5, color=MEASURED, capsize=2.5, label="one layer edited")
-    axis.plot(beta, overlap, "s--", ms=5, mfc="none", color=MEASURED)
-    for row in found["rows"]:
-        if row["mode"] != "saturated":
-            axis.plot(row["amplitude"], row["exact"], "D", ms=9, mfc="none", color=ENERGY, label="three layers edited")
-    axis.axhline(one[0]["null"]["overlap"], color=MEASURED, ls=":", lw=1.2)
-    axis.set(title="ResNet-18", xscale="log", xlabel="amplitude |β| of the last normalisation")
+    curves(axis, [row["amplitude"] for row in one], one, 10, one[0]["null"]["overlap"])
+    three = [row for row in found["rows"] if row["mode"] != "saturated"]
+    exact, at = [row["exact"] for row in three], [row["amplitude"] for row in three]
+    axis.plot(at, exact, "D", ms=10, mfc="none", color=ENERGY, label="exact clients, three layers edited")
+    axis.set(title="ResNet-18, one layer edited", xscale="log", xlabel="amplitude |β| of the last normalisation")
+
+
+PANELS = {"noise": noise_panel, "resnet": resnet_panel}
 
 
 def figure(found, file):
     """The panels of what is there."""
-    panels = {name: panel for name, panel in (("noise", noise_panel), ("resnet", resnet_panel)) if name in found}
+    names, labelled = [name for name in PANELS if name in found], {}
     with plt.rc_context(STYLE):
-        plots, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4.2), sharey=True, squeeze=False)
-        for axis, (name, panel) in zip(axes[0], panels.items()):
-            panel(axis, found[name])
-            axis.plot([], [], "s--", mfc="none", color=CEILING, label="labels recovered (overlap)")
-            axis.plot([], [], ":", color=CEILING, label="overlap of a guess from pooled labels")
+        plots, axes = plt.subplots(1, len(names), figsize=(5.2 * len(names), 4.6), sharey=True, squeeze=False)
+        for axis, name in zip(axes[0], names):
+            PANELS[name](axis, found[name])
             axis.set_ylim(-0.03, 1.04)
-            axis.legend(loc="best")
-        trials = {row["clients"] for name in panels for part in found[name]["rows"] for row in part.get("rows", [part])}
-        what = f"Solid: exact clients with 95% intervals; {min(trials):,} to {max(trials):,} client-trials a point"
-        first = found[next(iter(panels))]
+            labelled |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels())}
+        axes[0, 0].set_ylabel("share")
+        labelled["labels recovered (overlap)"] = Line2D([], [], color=CEILING, ls="--", marker="s", mfc="white")
+        labelled["overlap of a guess from pooled labels"] = Line2D([], [], color=CEILING, ls=":")
+        plots.legend(labelled.values(), labelled.keys(), loc="outside upper center", ncols=len(names) + 1)
+        trials = {r["clients"] for name in names for part in found[name]["rows"] for r in part.get("rows", [part])}
+        number = " to ".join(f"{count:,}" for count in sorted({min(trials), max(trials)}))
+        what = f"95% intervals; {number} client-trials a point"
+        first = found[names[0]]
         finish(plots, {"seed": first["seed"], "provenance": first | {"git": None}}, what, file.with_suffix(""))
 
 
-RECOVER = {name: f"label_leakage.py {name}" for name in ("exact", "rings", "resnet", "steps", "noise", "audit")}
-SCRIPTS = RECOVER | {"cost": "label_leakage_cost.py"}
-TABLES = {"exact": exact, "rings": rings, "resnet": resnet, "steps": steps, "noise": noise, "audit": audit, "cost": cost}
-TITLES = {
-    "exact": "All clients, all labels",
-    "rings": "Rings: rounded to nearest, exact if s · a > B",
-    "resnet": "ResNet-18: one edited layer, or three",
-    "steps": "Several local steps",
-    "noise": "Noise on clipped updates",
-    "audit": "The label test as an audit",
-    "cost": "What a round costs",
+SECTIONS = {
+    "exact": (
+        exact,
+        "All clients, all labels",
+        "No noise. Rings round to nearest; classes are digits, or digits and deciles of ink.",
+    ),
+    "rings": (
+        rings,
+        "Rings: rounded to nearest, exact if s · a > B",
+        "The law bounds the error of a count by B / 2sa, whatever the number of clients and classes; B = 64, a = 1. "
+        "Where it promises exact counts, this page is not written unless all of them are.",
+    ),
+    "resnet": (
+        resnet,
+        "ResNet-18: one edited layer, or three",
+        "A skip connection goes around the last normalisation, so that its shift must be large beside what comes "
+        "through. The decoder takes the mean embedding of the server's own records.",
+    ),
+    "steps": (
+        steps,
+        "Several local steps",
+        "Five steps of SGD, decoded as if they were one, and by simulating the drift of each client.",
+    ),
+    "noise": (
+        noise,
+        "Noise on clipped updates",
+        "Deviation of the noise on the sum, in units of the clip norm. Told: the decoder knows by how much each "
+        "update was clipped, so that these rows are the most that it recovers; found: it does not.",
+    ),
+    "audit": (
+        audit,
+        "The label test as an audit",
+        "Noise multiplier 1, δ = 1e-5, 95 % confidence an audit, each with a seed of its own. ± is one standard "
+        "error: the noise of both bits is the same, so that only its deviation is estimated. Of the pair: the exact "
+        "ε of two Gaussians that far apart, which one audit in twenty may exceed; proved: of the mechanism, for any "
+        "pair of that adjacency.",
+    ),
+    "cost": (
+        cost,
+        "What a round costs",
+        "Medians of wall time over turns of all parts, compilation apart; every configuration in a process of its "
+        "own. Gradients: the head's part of every client's, through the whole network, as an audit computes them, in "
+        "chunks of clients; loop: the same numbers in plain Python, client by client, by one compiled function. "
+        "Peak: most memory held by the process before the clients' gradients, data set included, and after the "
+        "round.",
+    ),
 }
-ABOUT = {}
+
+
+def section(name, found):
+    """Title, what it is, the command and the facts of the run, and the table; or that it was not measured."""
+    make, title, about = SECTIONS[name]
+    command = COMMAND + ("label_leakage_cost.py" if name == "cost" else f"label_leakage.py {name}")
+    if name not in found:
+        return ["", f"## {title}", "", f"Not measured here. `{command}`"]
+    one = found[name]
+    quick = " Small sizes, of which times say nothing." if one.get("quick") else ""
+    facts = (
+        f"seed {one['seed']}; {one.get('machine', one['device'] + ', jax ' + one['jax'])}; jaxaudit {one['jaxaudit']}"
+    )
+    return ["", f"## {title}", "", f"{about}{quick} `{command}` ({facts})", "", *make(one)]
+
+
+def main():
+    """Write the page and its figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--from", dest="source", type=Path, default=Path("results/label-leakage"))
+    parser.add_argument("--out", type=Path, default=Path("results/label-leakage.md"))
+    given = parser.parse_args()
+    files = {name: given.source / f"{name}.json" for name in SECTIONS}
+    found = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+    text = [
+        "# Labels that leak through secure aggregation",
+        "",
+        "Each client gets a model of its own that feeds its head one known vector, and the server decodes the label "
+        "counts of all from the sum. Exact: all counts of a client's batch are right; overlap: share of its labels "
+        "that are; largest error: of a count before it is rounded; `95 % ≥`: lower end of the 95 % Clopper-Pearson "
+        "interval. The guess gives every client the histogram of all labels, scaled. A client-trial is one client in "
+        "one round; rounds draw among the recorded batches of each client, so that some batches repeat. "
+        "`python benchmarks/label_leakage_tables.py` makes this page of what the commands below measured.",
+    ]
+    if found.keys() & PANELS.keys():
+        figure(found, given.out)
+        text += ["", f"![recovery against noise, and of a ResNet-18 against the shift]({given.out.stem}.png)"]
+    for name in SECTIONS:
+        text += section(name, found)
+    given.out.write_text("\n".join(text) + "\n")
+
+
+if __name__ == "__main__":
+    main()

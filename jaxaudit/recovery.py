@@ -110,7 +110,7 @@ def _row(level, is_own, grades, told) -> dict:
 
 
 def _notes(rows) -> list[str]:
-    notes = ["Intervals take the clients of a round for independent."]
+    notes = ["Intervals are about rounds drawn from these recordings, and take the clients of one as independent."]
     if any(row["clip_known"] for row in rows):
         notes.append(
             "Where noise is added the decoder is told by how much each update was clipped, so these rows are the "

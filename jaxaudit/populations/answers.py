@@ -13,9 +13,9 @@ from jax.flatten_util import ravel_pytree
 from ..broadcast import Sent
 from ..models import LocalTraining
 
-# Records whose activations are held at once: a processor's caches hold few, a graphics card wants many. In a
+# Records whose activations a device holds at once: a processor's caches few, while a graphics card wants many. In a
 # ResNet-18 on 32×32 pixels the patches of a convolution take 2.4 MB each.
-_RECORDS = {"cpu": 64}
+_RECORDS = {"cpu": 16}
 _MANY = 4096
 
 
@@ -57,8 +57,8 @@ def answers(
       training: how clients train.
       sent: the models.
       take: `whole` or `head`.
-      inputs: f32[records, ...].
-      labels: i32[records].
+      inputs: f32[records, ...], on the host.
+      labels: i32[records], on the host.
       who: i64[n], the clients.
       batches: i64[n, steps, size], record numbers.
 
@@ -69,14 +69,18 @@ def answers(
       ValueError: where an update is not finite.
     """
     steps, size = batches.shape[1:]
-    # Several steps move copies of all parameters: one at a time stays in the cache of a processor.
-    chunk = max(1, _RECORDS.get(jax.default_backend(), _MANY) // size) if steps == 1 else 1
-    own, rows = {path: jnp.asarray(leaf) for path, leaf in sent.own.items()}, []
+    devices = jax.local_devices()
+    mesh = jax.make_mesh((len(devices),), ("clients",), (jax.sharding.AxisType.Auto,), devices=devices)
+    # Several steps move copies of all parameters: one client at a time stays in the cache of a processor.
+    each = max(1, _RECORDS.get(jax.default_backend(), _MANY) // size) if steps == 1 else 1
+    chunk = len(devices) * min(each, -(-len(who) // len(devices)))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    common, rows = jax.device_put(sent.common, everywhere), []
     for first in range(0, len(who), chunk):
         # The last chunk is filled up with its last client, so that all have one shape and are compiled once.
         at = np.minimum(np.arange(first, first + chunk), len(who) - 1)
-        models = {path: leaf[who[at]] for path, leaf in own.items()}
-        found = _chunk(training, take, sent.common, models, inputs, labels, jnp.asarray(batches[at], jnp.int32))
+        own = {path: np.asarray(leaf)[who[at]] for path, leaf in sent.own.items()}
+        found = _chunk(mesh, training, take, common, own, inputs[batches[at]], labels[batches[at]])
         rows.append(np.asarray(found)[: len(who) - first])
     rows = np.concatenate(rows)
     if not np.isfinite(rows).all():
@@ -93,12 +97,20 @@ def personal(common, own) -> Any:
     return unflatten_dict(flatten_dict(common) | own)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _chunk(training, take, common, own, inputs, labels, batches):
-    def answer(own, batch):
-        change = training.tree_update(personal(common, own), inputs[batch], labels[batch], take)
-        return ravel_pytree(change)[0]
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _chunk(mesh, training, take, common, own, inputs, labels):
+    """Updates of as many clients on every device of the mesh: f32[clients, dim]."""
 
-    if batches.shape[0] == 1:  # a batch dimension of one would still make grouped convolutions of several steps
-        return answer(jax.tree.map(lambda leaf: leaf[0], own), batches[0])[None]
-    return jax.vmap(answer)(own, batches)
+    def answer(common, own, inputs, labels):
+        return ravel_pytree(training.tree_update(personal(common, own), inputs, labels, take))[0]
+
+    def on_one_device(common, own, inputs, labels):
+        if inputs.shape[0] == 1:  # mapped over one client, several steps would still make grouped products
+            return answer(common, *jax.tree.map(lambda leaf: leaf[0], (own, inputs, labels)))[None]
+        return jax.vmap(answer, in_axes=(None, 0, 0, 0))(common, own, inputs, labels)
+
+    alike, split = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("clients")
+    spread = jax.shard_map(
+        on_one_device, mesh=mesh, in_specs=(alike, split, split, split), out_specs=split, check_vma=False
+    )
+    return spread(common, own, inputs, labels)

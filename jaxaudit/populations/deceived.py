@@ -129,8 +129,7 @@ class Deceived:
         batching = Batching(several(self.batch_size), self.variants, self.local_steps, self.fresh_batches)
         batches = batching.drawn(held, keys["batches"])
 
-        inputs, labels = jnp.asarray(data.inputs), jnp.asarray(data.labels)
-        theta, unravel = training.init(keys["init"], inputs[:1])
+        theta, unravel = training.init(keys["init"], jnp.asarray(data.inputs[:1]))
         params = unravel(theta)["params"]
         take = {"whole": whole, "head": head}[self.sends]
         published = Published(
@@ -146,7 +145,7 @@ class Deceived:
             labels=self.labels,
         )
         sent = broadcast(published)
-        recorded = _Recorded(partial(answers, training, sent, take, inputs, labels), batches)
+        recorded = _Recorded(partial(answers, training, sent, take, data.inputs, data.labels), batches)
         rows = recorded.rows
         sizes = np.full(self.clients, self.variants)
         own, others = rows[: self.variants], rows[self.variants :]

@@ -13,7 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ...broadcast import Path, Published, Sent
-from . import designs, packing, presets
+from . import decoding, designs, packing, presets
 
 Mode = Literal["exact", "beta_only", "saturated"]
 Preset = Literal["natural", "tie", "one_hot"]
@@ -30,6 +30,7 @@ class Facts(NamedTuple):
 
     Attributes:
       embeddings: f64[clients, d], what each client's head sees.
+      duals: f64[directions, d], the vectors that read one direction's share out of a sum.
       logits: f64[clients, classes].
       spread: how far an embedding was from constant, relative to its largest entry.
       kernel: i64[d, classes], the places of the head's weights in an update.
@@ -44,6 +45,7 @@ class Facts(NamedTuple):
     """
 
     embeddings: np.ndarray
+    duals: np.ndarray
     logits: np.ndarray
     spread: float
     kernel: np.ndarray
@@ -125,7 +127,8 @@ def craft(plan: Plan, published: Published) -> Sent:
     kernel, bias = published.index["head"]["kernel"], published.index["head"]["bias"]
     head = tuple(np.asarray(flat[("head", name)], np.float64) for name in ("kernel", "bias"))
     told = bait.ceiling, bait.signed, ("head", "bias") in own
-    facts = Facts(embeddings, logits, spread, kernel, bias, head, betas, published, slots, directions, *told)
+    duals = decoding.dual_rows(one_each)
+    facts = Facts(embeddings, duals, logits, spread, kernel, bias, head, betas, published, slots, directions, *told)
     if plan.per_direction > 1:
         packing.require_one_hot(logits)
     return Sent(common, own, facts, _words(plan, bait), _exclusive(embeddings, kernel))

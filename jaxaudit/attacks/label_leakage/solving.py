@@ -56,7 +56,7 @@ def solved(facts: Facts, total: np.ndarray, told: Told, known_sizes: bool, corre
     gradients = np.asarray(total, np.float64)[facts.kernel] / -training.learning_rate
     if objective.weight_decay and steps == 1 and not told.clipped:
         gradients = decoding.without_decay(gradients, kernel, objective.weight_decay, int(told.present.sum()))
-    decoded = decoding.head_gradients(gradients, facts.embeddings[facts.slots == 0])
+    decoded = facts.duals @ gradients
     if told.factors is not None:
         decoded = decoded / told.factors[:, None]
     if facts.slots.any():
