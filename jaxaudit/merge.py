@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from . import config, report, store
+from . import config, report, runs, store
 
 
-def merge(folders: Sequence[str | Path]) -> store.Run:
+def merge(folders: Sequence[str | Path]) -> runs.Run:
     """The run that all parts together are.
 
     Args:

@@ -10,7 +10,7 @@ from . import recovery_plots
 from .accounting.claims import assumed
 from .bounds import gaussian_epsilon, gaussian_tradeoff, percent, roc_band
 from .figures import CEILING, ENERGY, MEASURED, MUTED, PALETTE, PREDICTED, PROVED, STYLE, finish
-from .store import UNBOUNDED, Cell, Run
+from .runs import UNBOUNDED, Cell, Run
 
 # Upper bounds are drawn up to so many times the highest lower one; farther ones would flatten it.
 _FAR = 3

@@ -241,7 +241,7 @@ class Attack(Protocol):
     reads: ClassVar[type]
 
     def broadcast(self) -> Any:
-        """None for an honest server; of a malicious one a `broadcast.Craft`: from what it publishes to what it sends."""
+        """None for an honest server; of a malicious one a `broadcast.Craft`, from what is public to what is sent."""
 
     def calibrate(self, server: Server, moments: Sequence[Moments]) -> Any:
         """Knowledge from the moments of every round: a pytree of arrays, all that `score` sees besides the view."""

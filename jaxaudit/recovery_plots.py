@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .figures import ENERGY, MEASURED, MUTED, PREDICTED, finish
 from .recovery_tables import batch_words, class_names
-from .store import Run
+from .runs import Run
 
 # Up to so many classes each has a tick; one with more classes than _WIDE has its panels one above the other.
 _TICKS, _WIDE = 20, 40

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .layout import add_columns, framed, say, titled
-from .store import Run
+from .runs import Run
 
 # A terminal shows no more; recovery.npz has the rest.
 _CLIENTS, _CLASSES = 64, 20

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from . import config, plots, store
+from . import config, plots, runs, store
 from .accounting import claims
 from .bounds import area_under_roc, epsilon_at, exact_epsilon, gaussian_epsilon
 from .claimed import Claim
@@ -18,7 +18,7 @@ from .exact_mode import ExactFinding, ExactResult
 from .findings import Finding, Result
 
 
-def to_run(result: Result) -> store.Run:
+def to_run(result: Result) -> runs.Run:
     """What is kept of a result: everything that its tables and figures need.
 
     Args:
@@ -39,7 +39,7 @@ def to_run(result: Result) -> store.Run:
     cells = tuple(_cell(one, prepared) for one in result.cells)
     recovery = result.recovery
     summary["recovery"] = recovery and recovery.summary
-    return judged(store.Run(config.to_toml(recipe), summary, cells, recovery.arrays if recovery else {}))
+    return judged(runs.Run(config.to_toml(recipe), summary, cells, recovery.arrays if recovery else {}))
 
 
 def _summary(result: Result | ExactResult) -> dict:
@@ -60,25 +60,25 @@ def _summary(result: Result | ExactResult) -> dict:
     }
 
 
-def exact_run(result: ExactResult) -> store.Run:
+def exact_run(result: ExactResult) -> runs.Run:
     """What is kept of a result whose law was computed."""
     recipe, prepared, cells = result.recipe, result.prepared, []
     for found in result.cells:
         rows = [_exact_row(found, delta) for delta in recipe.deltas]
         own = {"auc": area_under_roc(found.curve), "bounds": rows, "off_span": [], "claim": None, "violation": None}
         summary = _about(found) | {"confidence": 1.0, "population": [], "population_statement": ""} | own
-        cells.append(store.ExactCell(summary, found.thresholds, found.curve, _spectrum(found, prepared)))
+        cells.append(runs.ExactCell(summary, found.thresholds, found.curve, _spectrum(found, prepared)))
     summary = _summary(result) | {"trials": 0, "range": [0, 0], "design": "exact", "confidence": 1.0}
     summary["recovery"] = None
     summary["simulated"] = f"nothing: the law of the score was computed; the mechanism is {prepared.mechanism}"
-    return store.Run(config.to_toml(recipe), summary | cells[0].summary, tuple(cells))
+    return runs.Run(config.to_toml(recipe), summary | cells[0].summary, tuple(cells))
 
 
 def _exact_row(found: ExactFinding, delta: float) -> dict:
     epsilon, at, direction = exact_epsilon(found.curve, delta)
     return {
         "delta": delta,
-        "epsilon_lower": min(epsilon, store.UNBOUNDED),
+        "epsilon_lower": min(epsilon, runs.UNBOUNDED),
         "epsilon_ceiling": None,
         "epsilon_predicted": _prediction(delta, found.distance),
         "epsilon_upper": None,
@@ -97,7 +97,7 @@ def _exact_row(found: ExactFinding, delta: float) -> dict:
     }
 
 
-def judged(run: store.Run) -> store.Run:
+def judged(run: runs.Run) -> runs.Run:
     """The run with the bounds and the verdicts on claims that follow from its counts; a part of one has neither."""
     cells, violations = [], claims.violations([_on_trial(run, cell) for cell in run.cells])
     for cell, violation in zip(run.cells, violations):
@@ -129,7 +129,7 @@ def judged(run: store.Run) -> store.Run:
     return replace(run, summary=run.summary | headline, cells=tuple(cells))
 
 
-def _cell(finding: Finding, prepared) -> store.Cell:
+def _cell(finding: Finding, prepared) -> runs.Cell:
     summary = _about(finding) | {
         "confidence": finding.confidence,
         "population": [bound_row(bound) for bound in finding.population],
@@ -137,7 +137,7 @@ def _cell(finding: Finding, prepared) -> store.Cell:
         "claim": _claimed(finding.claim),
     }
     spectrum = _spectrum(finding, prepared)
-    return store.Cell(summary, finding.plan, finding.counts, finding.histogram, finding.off_span, spectrum)
+    return runs.Cell(summary, finding.plan, finding.counts, finding.histogram, finding.off_span, spectrum)
 
 
 def _about(finding: Finding | ExactFinding) -> dict:
@@ -157,7 +157,7 @@ def _about(finding: Finding | ExactFinding) -> dict:
     }
 
 
-def save(result: Result | ExactResult, folder: str | Path) -> store.Run:
+def save(result: Result | ExactResult, folder: str | Path) -> runs.Run:
     """Write the run folder of a result, with its figures; a part of a run has none.
 
     Raises:
@@ -166,7 +166,7 @@ def save(result: Result | ExactResult, folder: str | Path) -> store.Run:
     return write(exact_run(result) if isinstance(result, ExactResult) else to_run(result), folder)
 
 
-def write(run: store.Run, folder: str | Path) -> store.Run:
+def write(run: runs.Run, folder: str | Path) -> runs.Run:
     """Write a run folder, with the figures of a whole run."""
     store.write(run, folder, plots.draw if run.whole else lambda run, folder: None)
     return run
@@ -213,7 +213,7 @@ def _claimed(claim: Claim | None) -> dict | None:
     return {"source": claim.source, "words": claim.words, "assumed": claim.assumed, "epsilons": epsilons}
 
 
-def _proved(run: store.Run, cell: store.Cell) -> list[tuple[float, float]]:
+def _proved(run: runs.Run, cell: runs.Cell) -> list[tuple[float, float]]:
     """(delta, epsilon) wherever a finite epsilon is claimed of a cell."""
     claim = cell.summary["claim"]
     if not (claim and run.whole):
@@ -222,7 +222,7 @@ def _proved(run: store.Run, cell: store.Cell) -> list[tuple[float, float]]:
     return [(delta, epsilon) for delta, epsilon in pairs if epsilon is not None]
 
 
-def _on_trial(run: store.Run, cell: store.Cell) -> claims.OnTrial:
+def _on_trial(run: runs.Run, cell: runs.Cell) -> claims.OnTrial:
     """What is claimed of a cell against the trials of its score and of its off-span score."""
     evidence = [(cell.plan, cell.counts), *([cell.off_span] if cell.off_span else [])]
     return claims.OnTrial(

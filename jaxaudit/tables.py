@@ -9,7 +9,7 @@ from . import recovery_tables
 from .accounting.claims import assumed, columns, make_room, reading, sentences
 from .bounds import METHODS, Counts, Plan, percent, rounded_down
 from .layout import add_columns, framed, say, titled
-from .store import UNBOUNDED, Run
+from .runs import UNBOUNDED, Run
 
 _CEILING = "The ceiling is the most that this many trials could certify."
 # Columns of a terminal below which a table of bounds leaves out the rates, and then the errors, that it was made of.

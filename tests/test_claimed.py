@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy.stats import binom
 
-from jaxaudit import plots, report, store, tables
+from jaxaudit import plots, report, runs, store, tables
 from jaxaudit.accounting import claims
 from jaxaudit.bounds import Counts, Event, Plan, claim_p_value, epsilon_at, holm, rounded_down
 from jaxaudit.claimed import Claim
@@ -57,7 +57,7 @@ def make_cell(name="worst-8", errors=2000, claim=CLAIM, off_span=None):
         "claim": report._claimed(claim),
     }
     counts = made_counts(errors)
-    return store.Cell(summary, plan, counts, counts, None if off_span is None else (plan, made_counts(off_span)), {})
+    return runs.Cell(summary, plan, counts, counts, None if off_span is None else (plan, made_counts(off_span)), {})
 
 
 def made_counts(errors, trials=TRIALS):
@@ -79,7 +79,7 @@ def make_run(*cells, part=(0, TRIALS)):
         "simulated": "all",
         "provenance": {"git": None, "device": "cpu", "jaxaudit": "0"},
     }
-    return report.judged(store.Run("", summary, cells or (make_cell(),)))
+    return report.judged(runs.Run("", summary, cells or (make_cell(),)))
 
 
 def verdict(*cells):
@@ -88,7 +88,7 @@ def verdict(*cells):
 
 def printed(what, width):
     console = Console(file=StringIO(), width=width)
-    tables.show(what, console) if isinstance(what, store.Run) else console.print(what)
+    tables.show(what, console) if isinstance(what, runs.Run) else console.print(what)
     return console.file.getvalue()
 
 

@@ -12,7 +12,7 @@ from test_cli import ask, contents
 from test_runner import FoldedLRT
 
 import jaxaudit as ja
-from jaxaudit import report, store
+from jaxaudit import report, runs, store
 from jaxaudit.config import make_recipe
 from jaxaudit.exact_mode import run_exact
 from jaxaudit.player import Player
@@ -221,7 +221,7 @@ def test_impossible_events_have_a_finite_entry(tmp_path, pool_file):
     np.savez(tmp_path / "far.npz", h0=np.full(12, -1e6), h1=np.full(12, 1e6))
     result = exact(audit_of(pool_file, pair=str(tmp_path / "far.npz")))
     assert ja.bounds.exact_epsilon(result.cells[0].curve, 1e-2)[0] == np.inf
-    assert report.exact_run(result).headline.summary["bounds"][0]["epsilon_lower"] == store.UNBOUNDED
+    assert report.exact_run(result).headline.summary["bounds"][0]["epsilon_lower"] == runs.UNBOUNDED
 
 
 def test_no_finite_epsilon_is_said_in_words(tmp_path, pool_file):
@@ -238,4 +238,4 @@ def test_a_finite_epsilon_is_never_called_infinite():
     """Candidates 40 standard deviations apart, in a support that holds both: rates below 1e-300, but not zero."""
     coins = ja.bounds.Term(np.array([0.0, 1.0]), np.array([0.5, 0.5]), times=5000)
     _, curve = ja.bounds.exact_curve([coins], (0.0, 2000.0))
-    assert 680 < ja.bounds.exact_epsilon(curve, 1e-3)[0] < 691 < store.UNBOUNDED
+    assert 680 < ja.bounds.exact_epsilon(curve, 1e-3)[0] < 691 < runs.UNBOUNDED

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from jaxaudit import figures, plots, recovery_plots, recovery_tables, store, tables
+from jaxaudit import figures, plots, recovery_plots, recovery_tables, runs, store, tables
 from jaxaudit.bounds import Counts, Event, Plan
 
 BOUND = {
@@ -105,9 +105,9 @@ def make_run(truth=TRUTH, found=FOUND, rows=ROWS, names=None):
         "recovery": told,
     }
     counts = Counts(np.array([0.0, 1.0]), np.array([2, 1]), np.array([500, 600]), 1000, 1000, "certify", "paired")
-    cell = store.Cell(CELL, Plan("union", (Event(0.0, "forward"),), (1e-3,), "pilot"), counts, counts, None, {})
+    cell = runs.Cell(CELL, Plan("union", (Event(0.0, "forward"),), (1e-3,), "pilot"), counts, counts, None, {})
     arrays = {"truth": truth, "found": found} | ({} if names is None else {"names": np.array(names)})
-    return store.Run("", summary, (cell,), arrays)
+    return runs.Run("", summary, (cell,), arrays)
 
 
 def large(clients, classes, wrong=0.3, batch=64):
@@ -123,7 +123,7 @@ def large(clients, classes, wrong=0.3, batch=64):
 
 def printed(what, width=110):
     console = Console(file=StringIO(), width=width)
-    if isinstance(what, store.Run):
+    if isinstance(what, runs.Run):
         recovery_tables.show(what, console)
     else:
         console.print(what)

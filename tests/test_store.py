@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxaudit import store
+from jaxaudit import runs, store
 from jaxaudit.bounds import Counts, Event, Plan, Tradeoff
 from jaxaudit.populations.files import read_arrays
 
@@ -51,7 +51,7 @@ def make_cell(**changes):
         "off_span": None,
         "spectrum": {"variance": np.array([2.0, 1.0]), "energy": np.array([0.5, 0.0])},
     }
-    return store.Cell(**fields | changes)
+    return runs.Cell(**fields | changes)
 
 
 def make_run(**changes):
@@ -60,7 +60,7 @@ def make_run(**changes):
         "summary": {"schema": store.SCHEMA, "confidence": 0.95, "statement": "ε, x and x'"},
         "cells": (make_cell(),),
     }
-    return store.Run(**fields | changes)
+    return runs.Run(**fields | changes)
 
 
 def other_cell():
@@ -76,7 +76,7 @@ def other_cell():
 def exact_cell(name):
     """A cell whose law was computed: rates and their certain limits, and neither plan nor counts."""
     curve = Tradeoff(*np.linspace(0.1, 0.9, 2 * len(Tradeoff._fields)).reshape(-1, 2))
-    return store.ExactCell({"name": name}, np.array([-0.5, 0.5]), curve, {"variance": np.array([3.0])})
+    return runs.ExactCell({"name": name}, np.array([-0.5, 0.5]), curve, {"variance": np.array([3.0])})
 
 
 def draw(run, folder):
