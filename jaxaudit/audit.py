@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .aggregation.chain import Chain
-from .decisions import decided, proved
+from .decisions import WHY, decided, proved
 from .encoded import CoarseWeights, EncodedPool
 from .game import Evaluation, FoldParams, FoldProgram, Game, SumParams, SumProgram
 from .protocols import Aggregator, Attack, Column, Pool, Population, Responses
@@ -105,11 +105,22 @@ class Prepared:
 
     @cached_property
     def _decisions(self) -> Game:
-        responses, attack, (cell,) = self.responses, self.audit.attack, self.cells
-        independent = proved(self.chain, responses.certify, responses.sent, cell.server.attendance)
+        responses, attack, server = self.responses, self.audit.attack, self.cells[0].server
+        if len(self.cells) > 1:
+            raise ValueError(
+                'attack.decisions is "all", allowed is "one" for several pairs or cohort sizes; name one pair'
+            )
         pairs = [self.seen(pair) for pair in responses.everyone()]
         tests = [attack.test(responses.sent.facts, pair, client) for client, pair in enumerate(pairs)]
-        return decided(independent, tests, pairs, np.sqrt(responses.certify.noise_variance(cell.server.noise_terms)))
+        variance = 0.0 if self.chain is None else responses.certify.noise_variance(server.noise_terms)
+        return decided(proved(self.chain, tests, pairs, np.sqrt(variance), server.attendance))
+
+    @property
+    def simulated(self) -> str:
+        """What is drawn in a trial, in words."""
+        if self.all_at_once:
+            return f"{self.mechanism}; every decision of a round as a trial of its own, for {WHY}"
+        return f"{self.mechanism}, and who sends what in a trial"
 
     @cached_property
     def linear(self) -> bool:
@@ -233,12 +244,16 @@ class Prepared:
             return (
                 f"Lower bound on the largest ε of {cell.clients:,} mechanisms, one for each client as the target: "
                 f"its fixed candidates x, x' ({cell.pair.source}), of which it always sends one, + those of all "
-                f"others; server knows {cell.server.knows}; adjacency: {cell.pair.adjacency}"
+                f"others; server knows {cell.server.knows}; adjacency: {cell.pair.adjacency}{self._part}"
             )
         return (
             f"Lower bound on ε of: fixed candidates x, x' ({cell.pair.source}), of which the target always sends "
-            f"one, + {drawn}; server knows {cell.server.knows}; adjacency: {cell.pair.adjacency}"
+            f"one, + {drawn}; server knows {cell.server.knows}; adjacency: {cell.pair.adjacency}{self._part}"
         )
+
+    @property
+    def _part(self):
+        return f"; {self.responses.partial}" * bool(self.responses.partial)
 
 
 @recipe

@@ -65,14 +65,15 @@ def claim(prepared: Prepared, cell: Cell, deltas: Sequence[float]) -> Claim | No
         tuple(found[n][at] for at, n in enumerate(best)),
         "; ".join(dict.fromkeys(source(mechanism) for mechanism, _ in used)),
         "; or: ".join(_words(mechanism, link, zero_out, everyone, not chain.last.step) for mechanism, link in used)
-        + _besides(cell.pair, len(chain.noises) - len(used)),
+        + _besides(cell.pair, len(chain.noises) - len(used), prepared.responses.partial),
         shares != planned and any(mechanism.shares == planned for mechanism, _ in used),
     )
 
 
-def _besides(pair: Pair, ignored: int) -> str:
+def _besides(pair: Pair, ignored: int, partial: str) -> str:
     """What else must be known of a claim: a pair of a narrower adjacency, and noise that is not counted."""
     words = "; the noise of other stages is not counted, it can only add privacy" * (ignored > 0)
+    words += f"; {partial}, and the rest of it is not in this bound" * bool(partial)
     if "record" in pair.adjacency:
         words += f"; the audited {pair.adjacency} is a special case of it, so the ratio compares two adjacencies"
     return words

@@ -207,8 +207,8 @@ def assert_(file, max_epsilon, delta, level, confidence, design, method, seed, f
 
 def _checked_cell(cell, delta, folder):
     """What a cell of a run gives to certify with; None where its law was computed."""
-    from .scores import Certifying
     from .runs import ExactCell
+    from .scores import Certifying
 
     if isinstance(cell, ExactCell):
         return None

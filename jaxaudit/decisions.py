@@ -1,20 +1,20 @@
 """Many decisions of one round, each about another client: only where they are proved independent.
 
 With models that leave every client channels of its own, and continuous noise that is independent in every entry, the
-statistic of a client depends on its own coin and on the noise of its own entries. So the decisions of a round are
-independent trials, a trial of the audit is one of them, and it draws its noise by a ticket of its own.
+statistic of a client depends on its own coin and on the noise of its own entries, once what the clients may send is
+seen to be zero in the entries of all others. So the decisions of a round are independent trials, a trial of the audit
+is one of them, and it draws its noise by a ticket of its own.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .aggregation.chain import Chain
-from .broadcast import Sent
 from .fixed_point import fixed_step
 from .game import Game
 from .populations.source import product_error
@@ -26,43 +26,60 @@ _REACH = 40.0
 
 
 class Independent(NamedTuple):
-    """A proof that the decisions of a round are independent; `proved` makes it, and nothing else should.
+    """Decisions of a round that are independent; `proved` makes it, and nothing else should.
 
     Attributes:
-      why: in words.
+      tests: the statistic of every client.
+      pairs: its candidates, as they add to the sum.
+      deviation: of the noise in an entry of the sum.
     """
 
-    why: str
+    tests: Sequence[LinearTest]
+    pairs: Sequence[Pair]
+    deviation: float
 
 
-def proved(chain: Chain | None, pool: Any, sent: Sent, attendance) -> Independent:
-    """The proof, from the channel and the models.
+WHY = (
+    "continuous Gaussian noise is independent in every entry, and whatever the others send is exactly zero in the "
+    "entries that a client's statistic reads"
+)
+
+
+def proved(
+    chain: Chain | None, tests: Sequence[LinearTest], pairs: Sequence[Pair], deviation: float, attendance
+) -> Independent:
+    """The proof, from the channel and from what every client may send.
 
     Raises:
       ValueError: with what stands against it, in one line.
     """
-    against = _against(chain, sent, attendance)
+    against = _against(chain, tests, pairs, attendance)
     if against:
         raise ValueError(
             f'attack.decisions is "all", and the decisions of a round are not proved independent: {against}; allowed '
-            "are disjoint channels, an l2 clip and Gaussian noise without fixed point or dropouts: else set "
-            'attack.decisions = "one"'
+            "are one pair, disjoint channels, clips and after them Gaussian noise, without fixed point, dropouts and "
+            'weight decay: else set attack.decisions = "one"'
         )
-    return Independent("continuous Gaussian noise on disjoint channels, and an l2 clip of each client's own update")
+    return Independent(tests, pairs, deviation)
 
 
-def _against(chain, sent, attendance) -> str:
+def _against(chain, tests, pairs, attendance) -> str:
     if chain is None or not chain.noises:
         return "no noise is added"
     for link in chain.links:
         if link.stage.kind not in ("clip", "weight", "gaussian"):
             return f"there is a {link.stage.kind} stage"
+    if not chain.linear:
+        return "a stage follows the clients' noise"
     if len(attendance) > 1 or not chain.channel.announced or chain.channel.minimum:
         return "who takes part is not the same in every round"
-    touched = sent.facts.embeddings != 0
-    if (touched.sum(axis=0) > 1).any():
-        return "the models of two clients share a channel"
-    return ""
+    if len({pair.adjacency for pair in pairs}) > 1:
+        return "the candidates of some clients are of another adjacency than those of others"
+    reads = np.stack([test.weights.reshape(-1) != 0 for test in tests])
+    sends = np.stack([pair.both.any(axis=0).reshape(-1) for pair in pairs])
+    meet = reads.astype(np.float32) @ sends.astype(np.float32).T
+    np.fill_diagonal(meet, 0)
+    return "an update of one client has entries that another's statistic reads" if meet.any() else ""
 
 
 class DecisionParams(NamedTuple):
@@ -79,7 +96,7 @@ class DecisionParams(NamedTuple):
 
 @dataclass(frozen=True)
 class DecisionProgram:
-    """One decision a trial: trial t is about client t mod clients, in round t div clients."""
+    """One decision a trial: trial t is about client t mod clients (of its low 32 bits)."""
 
     def width(self, params: DecisionParams) -> int:
         """Trials to compute together."""
@@ -97,21 +114,20 @@ class DecisionProgram:
         return np.asarray(keys, np.float64)
 
 
-def decided(independent: Independent, tests: Sequence[LinearTest], pairs: Sequence[Pair], deviation: float) -> Game:
+def decided(independent: Independent) -> Game:
     """The game in which every client of a round is a target.
 
     Args:
-      independent: the proof.
-      tests: the statistic of each client.
-      pairs: its candidates as they add to the sum.
-      deviation: of the noise in an entry of the sum, > 0.
+      independent: what is decided, with its proof.
 
     Returns:
       Game of one cell: its error rates are averages over the clients, so a bound on its ε is one on the largest of
-      theirs. Trials have as many laws as there are clients, so nothing but the union of two Clopper-Pearson limits
-      is used; for a sum of independent coins of unequal odds these are conservative (Hoeffding, 1956).
+      theirs. Trials have as many laws as there are clients, so they do not count as nested: paired ones take the
+      union of two Clopper-Pearson limits. For a sum of independent coins of unequal odds binomial limits are
+      conservative (Hoeffding, 1956). Given that a labelled trial fell into the event, it is a false positive with
+      probability 1 / (1 + e^ε) or more, independently of the others, so the conditional limit is, too.
     """
-    del independent
+    tests, pairs, deviation = independent
     ends, error = [], 0.0
     for test, pair in zip(tests, pairs, strict=True):
         unit = test.weights / np.linalg.norm(test.weights)

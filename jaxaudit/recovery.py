@@ -150,8 +150,9 @@ def _rounds(prepared: Prepared, share: float, seed: int, rounds: int) -> Iterato
         who = np.asarray(who)[0]
         sat = np.where(who == ABSENT, 0, who)
         labels = np.concatenate([truth.of_target[None], np.where((who == ABSENT)[:, None], -1, truth.of_rows[sat])])
+        announced = quiet.chain is None or quiet.chain.channel.announced
         told = attack.told_of_round(
-            present=np.append(True, who != ABSENT),
+            present=np.append(True, who != ABSENT) if announced else None,
             clipped=clipped,
             factors=None if factors is None else np.append(factors[-1], factors[sat]),
         )

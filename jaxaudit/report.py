@@ -34,7 +34,7 @@ def to_run(result: Result) -> runs.Run:
         "fingerprint": result.fingerprint,
         "confidence": recipe.confidence,
         "design": recipe.design,
-        "simulated": f"{prepared.mechanism}, and who sends what in a trial",
+        "simulated": prepared.simulated,
     }
     cells = tuple(_cell(one, prepared) for one in result.cells)
     recovery = result.recovery

@@ -18,8 +18,10 @@ def truths(prepared: Prepared) -> dict[int, Any]:
 
 def verdict(prepared: Prepared, cell: Cell, truth) -> Verdict:
     """Whether the cell's pair is perfectly distinguishable, from the moments of the audited pool or None."""
-    structural = prepared.responses.structural(cell.pair)
     pair, chain = prepared.seen(cell.pair), prepared.chain
+    # A proof about entries of updates says nothing about a sum whose stages mix them.
+    by_entry = chain is None or chain.by_entry
+    structural = prepared.responses.structural(cell.pair) if by_entry else None
     if chain is not None and not chain.faithful:
         return not_judged(pair, "the channel is not linear")
     return not_judged(pair) if truth is None else judge(truth, pair, structural)

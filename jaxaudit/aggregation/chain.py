@@ -144,8 +144,11 @@ class Chain:
     @property
     def by_entry(self) -> bool:
         """What becomes of an entry of an update does not depend on the others."""
-        mixing = {"rotate", "top_k", "random_k"}
-        return not any(link.stage.kind in mixing or getattr(link.stage, "order", "") == "l2" for link in self.links)
+        stages = [link.stage for link in self.links]
+        mixing = any(stage.kind in ("rotate", "top_k", "random_k") for stage in stages)
+        # An l2 clip and a conditional rounding look at the length of the whole vector.
+        clips = any(getattr(stage, "order", "") == "l2" for stage in stages)
+        return not (mixing or clips or any(getattr(stage, "rounding", "") == "conditional" for stage in stages))
 
     @cached_property
     def linear(self) -> bool:

@@ -16,7 +16,7 @@ from ..models import LocalTraining
 # Records whose activations a device holds at once: a processor's caches few, while a graphics card wants many. In a
 # ResNet-18 on 32×32 pixels the patches of a convolution take 2.4 MB each.
 _RECORDS = {"cpu": 16}
-_MANY = 4096
+_MANY = 1024
 
 
 def whole(tree) -> Any:
@@ -73,7 +73,8 @@ def answers(
     mesh = jax.make_mesh((len(devices),), ("clients",), (jax.sharding.AxisType.Auto,), devices=devices)
     # Several steps move copies of all parameters: one client at a time stays in the cache of a processor.
     each = max(1, _RECORDS.get(jax.default_backend(), _MANY) // size) if steps == 1 else 1
-    chunk = len(devices) * min(each, -(-len(who) // len(devices)))
+    # As many on every device whatever their number: the last bits depend on how many are mapped over.
+    chunk = len(devices) * each
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     common, rows = jax.device_put(sent.common, everywhere), []
     for first in range(0, len(who), chunk):

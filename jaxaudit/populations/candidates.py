@@ -48,8 +48,15 @@ def candidate_batches(
     return np.stack([first[:size], second[:size]])
 
 
-def label_pair(name: str, labels: tuple[int, int], h0: np.ndarray, h1: np.ndarray) -> Pair:
-    """The two updates f32[dim] as a pair, with its adjacency: zero-out only where one is zero throughout."""
+def label_pair(name: str, labels: tuple[int, int], h0: np.ndarray, h1: np.ndarray, repeats: bool = False) -> Pair:
+    """The two updates f32[dim] as a pair, with its adjacency: zero-out only where one is zero throughout.
+
+    Args:
+      name: one of `NAMES`.
+      labels: the two.
+      h0, h1: the updates.
+      repeats: some records are in a batch more than once.
+    """
     a, b = labels
     if name == "zeroed":
         h0 = np.zeros_like(h1)
@@ -66,4 +73,5 @@ def label_pair(name: str, labels: tuple[int, int], h0: np.ndarray, h1: np.ndarra
         adjacency = "replacement of one record of the target's batch"
     else:
         adjacency = "replacement of a client's update"
+    told += ", of fewer records, which repeat" * repeats
     return Pair(name, h0[None], h1[None], adjacency, f"the target's update on {told}")

@@ -74,6 +74,8 @@ class LabelLeakage:
                 f"per_direction is {self.per_direction}, allowed is 1 unless edits = norm_and_bias, preset = one_hot "
                 "and decisions = one"
             )
+        if self.per_direction > 1 and self.batch_sizes == "unknown":
+            raise ValueError('batch_sizes is "unknown", allowed is "known" for per_direction above 1')
         if self.decisions == "all" and self.design != "disjoint":
             raise ValueError('decisions is "all", allowed is "one" unless design = disjoint')
         if self.decisions == "all" and self.preset != "natural" and not stronger:

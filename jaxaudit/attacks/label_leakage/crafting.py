@@ -131,7 +131,7 @@ def craft(plan: Plan, published: Published) -> Sent:
     facts = Facts(embeddings, duals, logits, spread, kernel, bias, head, betas, published, slots, directions, *told)
     if plan.per_direction > 1:
         packing.require_one_hot(logits)
-    return Sent(common, own, facts, _words(plan, bait), _exclusive(embeddings, kernel))
+    return Sent(common, own, facts, _words(plan, bait), _exclusive(plan, published, facts))
 
 
 def tried_out(published: Published, common: Any, own: dict[Path, np.ndarray]) -> tuple[np.ndarray, np.ndarray, float]:
@@ -264,10 +264,14 @@ def _require_constant(plan, published, spread):
     )
 
 
-def _exclusive(embeddings, kernel):
-    """Places where the target's embedding is not zero, and all others are."""
-    alone = (embeddings[0] != 0) & ~(embeddings[1:] != 0).any(axis=0)
-    return kernel[alone].reshape(-1)
+def _exclusive(plan, published, facts):
+    """Places where the target's embedding is not zero, and all others are whatever the records."""
+    drifts = published.steps > 1 and facts.signed  # no rectifier keeps a shift that moves from zero at zero
+    decays = published.training.objective.weight_decay > 0
+    if plan.mode != "exact" or drifts or decays:
+        return np.zeros(0, np.int64)
+    alone = (facts.embeddings[0] != 0) & ~(facts.embeddings[1:] != 0).any(axis=0)
+    return facts.kernel[alone].reshape(-1)
 
 
 def _words(plan, bait):

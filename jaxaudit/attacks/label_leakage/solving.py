@@ -26,12 +26,13 @@ class Told(NamedTuple):
     """What the server knows of a round besides the sum.
 
     Attributes:
-      present: bool[clients], who sent: the protocol tells the server whose masks it must remove.
+      present: bool[clients], who sent: the protocol tells the server whose masks it must remove; None where it is
+        not told, and takes those for absent who decode to nothing.
       clipped: updates were clipped on the way.
       factors: f64[clients], what the clip left of each update; None where the server must find it.
     """
 
-    present: np.ndarray
+    present: np.ndarray | None
     clipped: bool = False
     factors: np.ndarray | None = None
 
@@ -54,6 +55,12 @@ def solved(facts: Facts, total: np.ndarray, told: Told, known_sizes: bool, corre
     objective = training.objective
     # An SGD step is -learning_rate times the gradient.
     gradients = np.asarray(total, np.float64)[facts.kernel] / -training.learning_rate
+    told = _with_presence(facts, gradients, told)
+    if not known_sizes and (told.clipped or steps > 1):
+        raise ValueError(
+            'attack.batch_sizes is "unknown", allowed is "known" behind an l2 clip or for several local steps, which '
+            "leave no whole counts to tell a size by"
+        )
     if objective.weight_decay and steps == 1 and not told.clipped:
         gradients = decoding.without_decay(gradients, kernel, objective.weight_decay, int(told.present.sum()))
     decoded = facts.duals @ gradients
@@ -76,6 +83,18 @@ def solved(facts: Facts, total: np.ndarray, told: Told, known_sizes: bool, corre
     nearest = histograms.nearest_counts if objective.loss == "multilabel" else histograms.nearest_histograms
     found = np.where(told.present[:, None], nearest(counts, sizes), -1)
     return Recovered(counts, found, sizes)
+
+
+def _with_presence(facts, gradients, told):
+    """Who sent, where the server is not told: of the others nothing is left in the sum but noise."""
+    if told.present is not None:
+        return told
+    if facts.slots.any() or facts.published.training.objective.weight_decay:
+        raise ValueError(
+            'aggregator.survivors is "hidden", allowed is "announced" for weight decay and for attack.per_direction '
+            "above 1, behind which absent clients cannot be told"
+        )
+    return told._replace(present=batch_sizes.present(facts.duals @ gradients))
 
 
 def _unpacked(facts, decoded):
