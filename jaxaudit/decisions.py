@@ -69,10 +69,10 @@ def _against(chain, tests, pairs, attendance) -> str:
     for link in chain.links:
         if link.stage.kind not in ("clip", "weight", "gaussian"):
             return f"there is a {link.stage.kind} stage"
+    if len(attendance) > 1 or not chain.channel.announced or chain.channel.minimum:
+        return "who takes part is not the same in every round, or not told"
     if not chain.linear:
         return "a stage follows the clients' noise"
-    if len(attendance) > 1 or not chain.channel.announced or chain.channel.minimum:
-        return "who takes part is not the same in every round"
     if len({pair.adjacency for pair in pairs}) > 1:
         return "the candidates of some clients are of another adjacency than those of others"
     reads = np.stack([test.weights.reshape(-1) != 0 for test in tests])

@@ -113,8 +113,8 @@ def _notes(rows) -> list[str]:
     notes = ["Intervals are about rounds drawn from these recordings, and take the clients of one as independent."]
     if any(row["clip_known"] for row in rows):
         notes.append(
-            "Where noise is added the decoder is told by how much each update was clipped, so these rows are the "
-            "most that this decoder recovers; without noise it finds that out by itself."
+            "Where noise is added, or several local steps are made, the decoder is told by how much each update was "
+            "clipped, so these rows are the most that it recovers; else it finds that out by itself."
         )
     return notes
 
@@ -142,8 +142,9 @@ def _rounds(prepared: Prepared, share: float, seed: int, rounds: int) -> Iterato
     quiet, attack = _with_noise(prepared, share), prepared.audit.attack
     game, truth = quiet.fold(), prepared.responses.truth
     clipped = quiet.chain is not None and any(getattr(link.stage, "order", "") == "l2" for link in quiet.chain.links)
-    factors = _clip_factors(_with_noise(prepared, 0.0)) if clipped and share else None
     facts = prepared.responses.sent.facts
+    needed = clipped and (share or not attack.finds_factors(facts))
+    factors = _clip_factors(_with_noise(prepared, 0.0)) if needed else None
     for number in range(rounds):
         named = (jnp.uint32(word) for word in (seed, STREAMS["recovery"], 0, number))
         total, who = _played(game.program, game.params, numbered(*named))

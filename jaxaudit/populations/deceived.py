@@ -239,7 +239,7 @@ class _Recorded:
 
 
 def _structural(exclusive: np.ndarray, pair: Pair, others: np.ndarray) -> str | None:
-    """A proof that no update of the others hides the pair's difference; None where a recorded one speaks against it."""
+    """A proof that no other update hides the pair's difference; None where a recorded one speaks against it."""
     if not len(exclusive) or not np.any(pair.difference[:, exclusive]) or others[:, exclusive].any():
         return None
     return "the models that were sent leave zeros in all other updates where the target's candidates differ"

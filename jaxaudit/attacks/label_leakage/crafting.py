@@ -100,10 +100,11 @@ def craft(plan: Plan, published: Published) -> Sent:
     params, bait = published.params, _bait(published.training.model)
     if plan.per_direction > 1:
         _require_plain(published)
-    if plan.mode == "beta_only" and bait.silenced:
+    if plan.mode == "beta_only" and (bait.silenced or bait.signed):
+        against = "a skip connection goes around" if bait.silenced else "no rectifier follows"
         raise ValueError(
-            "attack.mode is 'beta_only', but a skip connection goes around the model's last normalisation layer; "
-            "allowed are exact and saturated for it"
+            f"attack.mode is 'beta_only', but {against} the model's last normalisation layer; allowed are exact and "
+            "saturated for it"
         )
     flat = flatten_dict(params)
     scale, shift = (*bait.norm, "scale"), (*bait.norm, "bias")
