@@ -51,7 +51,7 @@ class LocalTraining:
         Returns:
           (theta f32[dim], the function from theta to the variables of the model, {"params": the parameters}).
         """
-        variables = self.model.init({"params": key, "dropout": key}, inputs)
+        variables = jax.jit(self.model.init)({"params": key, "dropout": key}, inputs)
         return ravel_pytree({"params": variables["params"]})
 
     def logits(self, variables, inputs, key=None):

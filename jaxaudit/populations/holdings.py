@@ -8,7 +8,7 @@ import numpy as np
 from .partition import Name, deal
 
 # Records that a client's own are drawn from, as a multiple of what it draws and of the number of classes.
-_SHELF = 4
+_SHELF = 2
 
 
 def holdings(
@@ -42,9 +42,13 @@ def holdings(
     for own in jax.random.split(key, clients):
         key_shelf, key_deal = jax.random.split(own)
         near = records[np.asarray(jax.random.permutation(key_shelf, len(records)))[:shelf]]
-        # Dealt to one client, records come in the order in which it draws them from its mixture.
-        held.append(near[deal(labels[near], 1, partition, alpha, key_deal)[0, :each]])
+        held.append(near[deal(labels[near], 1, partition, alpha, key_deal, each=each)[0]])
     return np.stack(held)
+
+
+def generator(key) -> np.random.Generator:
+    """NumPy's generator of a PRNG key, for many small draws on the host."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,7 @@ class Batching:
                 f"each; allowed are 1 to {held.shape[1]}: use fewer clients or smaller batches, or set "
                 "population.records so that clients may hold the same ones"
             )
-        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
-        batches = []
+        rng, batches = generator(key), []
         for own, size in zip(held, sizes):
             drawn = rng.random((self.variants, self.steps if self.fresh else 1, len(own))).argsort(-1)[..., :size]
             batches.append(np.broadcast_to(own[drawn], (self.variants, self.steps, size)))

@@ -13,8 +13,10 @@ SHARDS = 2
 _BLOCK = 8192
 
 
-def deal(labels: np.ndarray, clients: int, partition: Name, alpha: float, key, shards: int = SHARDS) -> np.ndarray:
-    """Deal records to clients, as many to each as go evenly.
+def deal(
+    labels: np.ndarray, clients: int, partition: Name, alpha: float, key, shards: int = SHARDS, each: int = 0
+) -> np.ndarray:
+    """Deal records to clients, as many to each as go evenly or are wanted.
 
     Args:
       labels: i32[records].
@@ -26,6 +28,7 @@ def deal(labels: np.ndarray, clients: int, partition: Name, alpha: float, key, s
       alpha: concentration of the Dirichlet law, > 0: near 0 a client sees one class, at infinity all in equal shares.
       key: PRNG key.
       shards: of every client in "by_class".
+      each: records of a client, at most as many as go evenly; 0 for these. "by_class" knows no other.
 
     Returns:
       i64[clients, records per client], distinct record numbers. The few records that do not go evenly are left over:
@@ -38,10 +41,10 @@ def deal(labels: np.ndarray, clients: int, partition: Name, alpha: float, key, s
     key_order, key_deal = jax.random.split(key)
     order = np.asarray(jax.random.permutation(key_order, len(labels)), np.int64)
     if partition == "dirichlet":
-        return _deal_mixtures(labels, order, clients, alpha, key_deal)
+        return _deal_mixtures(labels, order, clients, alpha, key_deal, each or len(labels) // clients)
     if partition == "by_class":
         return _deal_shards(labels, order, clients, shards, key_deal)
-    each = len(labels) // clients
+    each = each or len(labels) // clients
     return order[: clients * each].reshape(clients, each)
 
 
@@ -54,12 +57,11 @@ def _deal_shards(labels, order, clients, shards, key):
     return by_class[dealt].reshape(clients, shards * size)
 
 
-def _deal_mixtures(labels, order, clients, alpha, key):
+def _deal_mixtures(labels, order, clients, alpha, key, each):
     """Clients take records in turns, so that none finds all classes picked over by those before it."""
     key_mixture, key_class = jax.random.split(key)
     kinds = np.unique(labels)
     shelves = [order[labels[order] == kind] for kind in kinds]
-    each = len(labels) // clients
     # Dirichlet shares are gamma variables over their sum. Only the logarithm holds them at a small alpha, where every
     # share but one would round to zero and nothing could be left of a mixture whose class has run out. Beyond the
     # limits the law is at its extremes, and float32 at its end.
