@@ -38,11 +38,11 @@ def holdings(
             f"population.records is {each}, allowed are up to {len(records)}, all that clients have; set fewer"
         )
     shelf = min(len(records), _SHELF * each * len(np.unique(labels)))
-    held = []
-    for own in jax.random.split(key, clients):
-        key_shelf, key_deal = jax.random.split(own)
-        near = records[np.asarray(jax.random.permutation(key_shelf, len(records)))[:shelf]]
-        held.append(near[deal(labels[near], 1, partition, alpha, key_deal, each=each)[0]])
+    key_shelf, key_deal = jax.random.split(key)
+    rng, held = generator(key_shelf), []
+    for own in jax.random.split(key_deal, clients):
+        near = rng.choice(records, shelf, replace=False)
+        held.append(near[deal(labels[near], 1, partition, alpha, own, each=each)[0]])
     return np.stack(held)
 
 
