@@ -69,6 +69,23 @@ def test_the_table_of_the_readme_is_the_stored_run():
     assert summary["recipe"] == config.to_mapping(config.load("membership"))
 
 
+def test_the_recovery_of_the_readme_is_the_stored_run():
+    summary = json.loads((ROOT / "results/label-leakage-digits/summary.json").read_text())
+    assert summary["recipe"] == config.to_mapping(config.load("label-leakage"))
+    recovery = summary["recovery"]
+    assert recovery["rows"][0]["exact"] == 1.0 and "Recovered: 50 of 50 clients exactly" in README
+    assert all(f"{row['overlap']:.2f}" in README for row in recovery["rows"])
+    for row in summary["bounds"]:
+        assert f"≥ {ja.bounds.rounded_down(row['epsilon_lower'])}" in README
+
+
+def test_the_label_tables_of_the_readme_are_those_of_results():
+    table = (ROOT / "results/label-leakage.md").read_text()
+    section = README.split("## Label leakage")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ") and "---" not in line and "![" not in line]
+    assert len(rows) > 10 and all(row in table for row in rows)
+
+
 def test_the_exact_bound_of_the_readme_is_the_stored_one():
     summary = json.loads((ROOT / "results/membership-digits-exact/summary.json").read_text())
     (row,) = [row for row in summary["bounds"] if row["delta"] == 1e-3]
