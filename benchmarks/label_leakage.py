@@ -131,7 +131,7 @@ def exact(keep):
 def rings(keep):
     """The law of the ring: 0/a designs rounded to nearest are exact iff scale · a > B, whatever K and C."""
     for clients in (50, 500):
-        for bits, scale in ((16, 40), (16, 63), (16, 65), (8, 65)):
+        for bits, scale in ((16, 33), (16, 40), (16, 63), (16, 65), (16, 163), (8, 65)):
             for number in (10, 100):
                 population = HEAD | {"clients": clients, "variants": 4 if clients == 50 else 1, "records": 128}
                 stage = ja.FixedPoint(clip_range=RATE, step=RATE / scale)
