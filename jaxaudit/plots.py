@@ -159,7 +159,7 @@ def scores(ax, cell: Cell):
     ax.vlines(
         planned, 0, 1, transform=ax.get_xaxis_transform(), color=MUTED, ls=":", lw=1, label="planned thresholds"
     )
-    ax.set(yscale="log", xlabel="score (nats)", ylabel="density", title="What the attack sees")
+    ax.set(yscale="log", xlabel="score", ylabel="density", title="What the attack sees")
     ax.legend(loc="lower center")
     return ax
 

@@ -63,10 +63,11 @@ def recover(
     rounds = int(np.clip(-(-clients // prepared.cells[0].clients), 1, _ROUNDS))
     of_level = [1 if _repeats(prepared, level) else rounds for level in levels]
     advance = progress("recovery", sum(of_level)) if progress else lambda done: None
+    factors = _clip_factors(_with_noise(prepared, 0.0)) if _clips(prepared) else None
     rows, arrays, null = [], {}, {}
     for level, played in zip(levels, of_level):
         grades, told = [], None
-        for facts, told, total, labels in _rounds(prepared, level / own if own else 0.0, seed, played):
+        for facts, told, total, labels in _rounds(prepared, level / own if own else 0.0, seed, played, factors):
             recovered = attack.recover(facts, total, told)
             grades.append(attack.graded(recovered, labels))
             if not arrays:
@@ -86,8 +87,8 @@ def recover(
         "batch": sorted({int(truth.of_target.sum()), *truth.of_rows.sum(axis=1).tolist()}),
         "null": null,
         "rows": rows,
-        "notes": _notes(rows),
-        **attack.told(prepared.responses.sent.facts),
+        **(told_of_attack := attack.told(prepared.responses.sent.facts)),
+        "notes": _notes(rows) + told_of_attack["notes"],
     }
     return Recovery(summary, arrays)
 
@@ -119,6 +120,11 @@ def _notes(rows) -> list[str]:
     return notes
 
 
+def _clips(prepared) -> bool:
+    chain = prepared.chain
+    return chain is not None and any(getattr(link.stage, "order", "") == "l2" for link in chain.links)
+
+
 def _repeats(prepared, level) -> bool:
     """All rounds are one: everybody has one recorded update and sends it, and nothing is random on the way."""
     pool, chain = prepared.responses.certify, prepared.chain
@@ -137,14 +143,13 @@ def _multiplier(prepared) -> float:
     return float(f"{deviation / min(clips, default=1.0):.6g}")
 
 
-def _rounds(prepared: Prepared, share: float, seed: int, rounds: int) -> Iterator[tuple]:
+def _rounds(prepared: Prepared, share: float, seed: int, rounds: int, factors) -> Iterator[tuple]:
     """(facts, what is told, f64[dim] decoded sum, i64[clients, ...] truth) of rounds with a share of the noise."""
     quiet, attack = _with_noise(prepared, share), prepared.audit.attack
     game, truth = quiet.fold(), prepared.responses.truth
-    clipped = quiet.chain is not None and any(getattr(link.stage, "order", "") == "l2" for link in quiet.chain.links)
     facts = prepared.responses.sent.facts
-    needed = clipped and (share or not attack.finds_factors(facts))
-    factors = _clip_factors(_with_noise(prepared, 0.0)) if needed else None
+    if not share and attack.finds_factors(facts):
+        factors = None
     for number in range(rounds):
         named = (jnp.uint32(word) for word in (seed, STREAMS["recovery"], 0, number))
         total, who = _played(game.program, game.params, numbered(*named))
@@ -154,7 +159,7 @@ def _rounds(prepared: Prepared, share: float, seed: int, rounds: int) -> Iterato
         announced = quiet.chain is None or quiet.chain.channel.announced
         told = attack.told_of_round(
             present=np.append(True, who != ABSENT) if announced else None,
-            clipped=clipped,
+            clipped=_clips(prepared),
             factors=None if factors is None else np.append(factors[-1], factors[sat]),
         )
         yield facts, told, np.asarray(total[0], np.float64), labels
@@ -190,4 +195,6 @@ def _clip_factors(quiet: Prepared) -> np.ndarray:
     (source,) = pool.pool.sources
     rows = np.concatenate([source.rows(0, len(source.sizes)), own.h0]).astype(np.float64)
     left = pool.chain.arrived(rows.astype(np.float32))
-    return np.einsum("nd,nd->n", left, rows) / np.maximum(np.einsum("nd,nd->n", rows, rows), np.finfo(float).tiny)
+    squares = np.einsum("nd,nd->n", rows, rows)
+    # Of nothing a clip leaves all.
+    return np.where(squares > 0, np.einsum("nd,nd->n", left, rows) / np.where(squares > 0, squares, 1.0), 1.0)

@@ -148,3 +148,12 @@ def test_progress_counts_every_round(noisy):
     found = recover(noisy, 0, progress, clients=16)
     (name, planned), *done = seen
     assert name == "recovery" and sum(done) == planned == sum(column(found, "rounds"))
+
+
+def test_a_clip_leaves_all_of_an_update_that_is_zero(noisy):
+    quiet = recovery._with_noise(noisy, 0.0)
+    pair = quiet.responses.truth.own
+    nothing = replace(pair, h0=np.zeros_like(pair.h0))
+    truth = quiet.responses.truth._replace(own=nothing)
+    factors = recovery._clip_factors(replace(quiet, responses=replace(quiet.responses, truth=truth)))
+    assert factors[-1] == 1 and np.all((factors > 0) & (factors <= 1.001))

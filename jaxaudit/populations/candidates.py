@@ -65,7 +65,7 @@ def label_pair(name: str, labels: tuple[int, int], h0: np.ndarray, h1: np.ndarra
         "one_label": f"a batch of labels {a} and {b}, half and half, with one more record of label {a}, and the same "
         f"with one of label {b} in its place",
         "presence": f"a batch of label {a} throughout, and the same with one record of label {b}",
-        "zeroed": f"no update, and that of a batch of label {b} throughout",
+        "zeroed": f"no update at all, and the target's on a batch of label {b} throughout",
     }[name]
     if not (h0.any() and h1.any()):
         adjacency = "zero-out of a client's update"
@@ -74,4 +74,5 @@ def label_pair(name: str, labels: tuple[int, int], h0: np.ndarray, h1: np.ndarra
     else:
         adjacency = "replacement of a client's update"
     told += ", of fewer records, which repeat" * repeats
-    return Pair(name, h0[None], h1[None], adjacency, f"the target's update on {told}")
+    source = told if name == "zeroed" else f"the target's update on {told}"
+    return Pair(name, h0[None], h1[None], adjacency, source)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import softmax
 
 from jaxaudit.attacks.label_leakage.clipped import unclipped
 from jaxaudit.attacks.label_leakage.decoding import head_gradients, label_counts
@@ -124,3 +125,21 @@ def test_client_that_sent_nothing_gets_its_prediction():
     counts, residual = unclipped(np.zeros((2, 4)), np.zeros((2, 4)), [8, 6], Objective())
     np.testing.assert_array_equal(counts, [[2, 2, 2, 2], [2, 2, 1, 1]])
     np.testing.assert_allclose(residual, [0, 0.5])
+
+
+def test_a_clip_only_shortens_which_tells_a_tie_from_half_a_batch_each():
+    # Logits that are tied but for a bit of float32: nearly nothing along the ray fits half and half.
+    rng = np.random.default_rng(5)
+    truth = rng.multinomial(16, rng.dirichlet(np.full(10, 0.5), 400))
+    logits = np.full((400, 10), -30.0)
+    logits[:, 0], logits[:, 1] = 0.0, 1e-6
+    directions = (softmax(logits, axis=1) - truth / 16) * rng.uniform(0.01, 1.0, (400, 1))
+    sizes = np.full(400, 16)
+    found = unclipped(directions, logits, sizes, Objective(), shortened=True)[0]
+    right = (found == truth).all(axis=1)
+    assert right.mean() > 0.9
+    # Whoever is mistaken has counts that a shorter update would have, too: nothing can tell them apart.
+    gradients = softmax(logits, axis=1) - found / 16
+    implied = np.linalg.norm(directions, axis=1) / np.linalg.norm(gradients, axis=1)
+    assert (implied[~right] <= 1.02).all()
+    assert right.sum() > (unclipped(directions, logits, sizes, Objective())[0] == truth).all(axis=1).sum()

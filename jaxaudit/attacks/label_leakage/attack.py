@@ -28,6 +28,9 @@ from .crafting import Facts, Mode, Plan, Preset, craft
 from .grading import Grades, graded
 from .solving import Recovered, Told, solved
 
+# Drift of a head over local steps up to which it was seen to be corrected; at ten times that nothing was recovered.
+_DRIFT = 10.0
+
 
 @recipe
 class LabelLeakage:
@@ -151,4 +154,17 @@ class LabelLeakage:
             f"noise gain {designs.gain(used):.3g}",
             "mode": self.mode,
             "spread": facts.spread,
+            "notes": _notes(facts),
         }
+
+
+def _notes(facts) -> list[str]:
+    """What keeps a recovery from being better than it is."""
+    steps, rate = facts.published.steps, facts.published.training.learning_rate
+    drift = rate * steps * float((facts.embeddings**2).sum(axis=1).max())
+    if steps > 1 and drift > _DRIFT:
+        return [
+            f"Learning rate times local steps times the squared length of an embedding is {drift:.3g}; the "
+            f"correction of several local steps settles below about {_DRIFT:g}: lower attack.amplitude."
+        ]
+    return []

@@ -14,11 +14,15 @@ from .histograms import nearest_counts, nearest_histograms
 
 # Counts that float32 clients leave are off by 1e-4 and less; candidates this much worse than the best are as good.
 _TIE = 3e-4
+# Share by which rounding may lengthen an update.
+_LONGER = 0.01
 # Clients whose candidates are in memory at once, times classes times candidates.
 _CELLS = 1 << 22
 
 
-def unclipped(directions, logits, sizes, objective: Objective) -> tuple[np.ndarray, np.ndarray]:
+def unclipped(
+    directions, logits, sizes, objective: Objective, shortened: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Label counts from gradients of unknown length.
 
     The point of the ray nearest to integers wins. Several can be equally near, above all for a one-hot prediction,
@@ -35,6 +39,7 @@ def unclipped(directions, logits, sizes, objective: Objective) -> tuple[np.ndarr
       logits: f64[K, C], of each client's model.
       sizes: integers [K], batch sizes.
       objective: what the clients minimise.
+      shortened: the factor is known to be at most 1, as a clip's is.
 
     Returns:
       (counts i64[K, C], residual f64[K], the largest distance of a count from the integer found; near 0 where the
@@ -46,14 +51,18 @@ def unclipped(directions, logits, sizes, objective: Objective) -> tuple[np.ndarr
     origin, shift = count_line(directions, logits, objective)
     sizes = np.asarray(sizes, np.int64)
     several = int(max(1, _CELLS // (origin.shape[-1] * (sizes.max() + 1))))
+    # A ray's parameter is the factor's inverse, of the gradient of a mean; that of a sum is longer by the weight of a
+    # batch. Rounding may leave an update that was not clipped a little longer than it was.
+    weight = np.max(objective.class_weights, initial=1.0) * sizes if objective.reduction == "sum" else sizes**0
+    least = (1 - _LONGER) / weight if shortened else np.zeros(len(sizes))
     parts = [slice(at, at + several) for at in range(0, len(sizes), several)]
-    points = np.concatenate([_nearest_point(origin[at], shift[at], sizes[at], objective) for at in parts])
+    points = np.concatenate([_nearest_point(origin[at], shift[at], sizes[at], objective, least[at]) for at in parts])
     nearest = nearest_counts if objective.loss == "multilabel" else nearest_histograms
     counts = nearest(points, sizes)
     return counts, np.abs(points - counts).max(-1)
 
 
-def _nearest_point(origin, shift, sizes, objective) -> np.ndarray:
+def _nearest_point(origin, shift, sizes, objective, least) -> np.ndarray:
     """The point of each ray nearest to integers: f64[K, C]."""
     batch = sizes[:, None].astype(np.float64)
     # Only with class weights must the sum be brought to B; elsewhere it is B, or free, and dividing by it adds noise.
@@ -67,7 +76,7 @@ def _nearest_point(origin, shift, sizes, objective) -> np.ndarray:
     below = batch * speed - asked * drift
     scale = np.divide(batch * start - asked * total, below, out=np.zeros_like(below), where=below != 0)
     left = total - scale * drift
-    possible = (scale > 0) & (left > 0) & (asked <= batch)
+    possible = (scale > least[:, None]) & (left > 0) & (asked <= batch)
     scale = np.where(possible, scale, 0.0)
     left = np.where(possible, left, total)
     points = (origin[:, None] - scale[..., None] * shift[:, None]) * (batch / left)[..., None]

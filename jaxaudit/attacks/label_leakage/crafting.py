@@ -173,7 +173,7 @@ def _on_probe(model, common, own, probe):
 def _bait(model):
     if not hasattr(model, "bait"):
         raise ValueError(
-            f"population.model makes a {type(model).__name__}, which has no normalisation layer in front of its head; "
+            f"population.model is {type(model).__name__}, which has no normalisation layer in front of its head; "
             "allowed are lenet_bn, vgg_bn, vgg11_bn, resnet18, preact_resnet, mobilenet and layernorm; set it with "
             "--set population.model=NAME"
         )

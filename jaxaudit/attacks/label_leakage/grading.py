@@ -38,9 +38,7 @@ def graded(counts: np.ndarray, found: np.ndarray, truth: np.ndarray) -> Grades:
     here = truth[:, 0] >= 0
     counts, found, truth = counts[here], found[here], truth[here]
     sizes = truth.sum(axis=1)
-    # The pooled shares of all labels, as if every client's batch were drawn from them.
-    share = truth.sum(axis=0) / truth.sum()
-    guess = histograms.nearest_histograms(share * sizes[:, None], sizes)
+    guess = histograms.pooled_guess(truth.sum(axis=0), len(truth), sizes)
     return Grades(
         histograms.exact(found, truth),
         histograms.overlap(found, truth),

@@ -61,6 +61,11 @@ def solved(facts: Facts, total: np.ndarray, told: Told, known_sizes: bool, corre
             'attack.batch_sizes is "unknown", allowed is "known" behind an l2 clip or for several local steps, which '
             "leave no whole counts to tell a size by"
         )
+    if facts.slots.any() and told.clipped:
+        raise ValueError(
+            "attack.per_direction is above 1, allowed is 1 behind an l2 clip, which leaves no whole counts to tell "
+            "apart; leave the clip out of aggregator.stages"
+        )
     if objective.weight_decay and steps == 1 and not told.clipped:
         gradients = decoding.without_decay(gradients, kernel, objective.weight_decay, int(told.present.sum()))
     decoded = facts.duals @ gradients
@@ -74,7 +79,7 @@ def solved(facts: Facts, total: np.ndarray, told: Told, known_sizes: bool, corre
         counts = decoding.label_counts(decoded / steps, facts.logits, sizes, objective)
         counts *= steps if published.fresh else 1
     elif told.clipped and told.factors is None:
-        counts = clipped.unclipped(decoded, facts.logits, sizes, objective)[0].astype(np.float64)
+        counts = clipped.unclipped(decoded, facts.logits, sizes, objective, shortened=True)[0].astype(np.float64)
     else:
         if not known_sizes:
             sizes = batch_sizes.batch_size_of(decoded, facts.logits, objective)
