@@ -33,7 +33,7 @@ from jaxaudit.populations import deceived
 from jaxaudit.populations.answers import personal
 from jaxaudit.random import STREAMS, numbered
 
-SEED, TURNS = 0, 5
+SEED, TURNS = 0, 3
 # Decoding is to take less than this share of the clients' gradients.
 SHARE = 0.05
 DIGITS = {"dataset": "mnist", "variants": 1, "sends": "head"}
