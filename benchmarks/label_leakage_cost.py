@@ -76,12 +76,12 @@ class Watched:
 
 
 @partial(jax.jit, static_argnums=0)
-def gradient(training, params, inputs, labels, batch):
+def gradient(training, params, inputs, labels):
     """The head's part of the gradient on one batch, flat."""
 
     def loss(head):
-        logits = training.logits({"params": params | {"head": head}}, inputs[batch])
-        return training.objective.of_logits(logits, labels[batch])
+        logits = training.logits({"params": params | {"head": head}}, inputs)
+        return training.objective.of_logits(logits, labels)
 
     return ravel_pytree(jax.grad(loss)(params["head"]))[0]
 
@@ -91,7 +91,7 @@ def looped(training, sent, take, inputs, labels, who, batches):
     rows = []
     for client, batch in zip(who, batches[:, 0].astype(np.int32)):
         params = personal(sent.common, {path: jnp.asarray(leaf[client]) for path, leaf in sent.own.items()})
-        rows.append(np.asarray(gradient(training, params, inputs, labels, batch)))
+        rows.append(np.asarray(gradient(training, params, inputs[batch], labels[batch])))
     return -training.learning_rate * np.stack(rows)
 
 
