@@ -425,7 +425,10 @@ def test_what_is_no_stage_is_refused_in_one_line(own, kind, words):
         ("jaxaudit.SecureSum", "attack"),
         (".own_attack.Louder", "cannot be imported"),
         (".Louder", "cannot be imported"),
-        ({"module": "own_attack"}, "allowed are gaussian_lrt, wrapped_lrt, mixture_lrt, or module.Class of your own"),
+        (
+            {"module": "own_attack"},
+            "allowed are gaussian_lrt, wrapped_lrt, mixture_lrt, label_leakage, or module.Class of your own",
+        ),
     ],
     ids=str,
 )
@@ -506,7 +509,7 @@ def test_what_is_no_attack_is_refused_in_one_line(own, kind, words):
         ({"attack.ridge": 0}, ("attack.ridge is 0", "> 0 and ≤ 1,000,000")),
         ({"population.learning_rate": float("nan")}, ("population.learning_rate is nan", "finite", "> 0")),
         ({"attack.ridge": float("inf")}, ("attack.ridge is inf", "finite", "≤ 1,000,000")),
-        ({"population.model": "tree"}, ("population.model is 'tree'", "'softmax', 'mlp' or 'cnn'")),
+        ({"population.model": "tree"}, ("population.model is 'tree'", "'softmax', 'mlp', 'cnn', 'lenet_bn'")),
         ({"population.dataset": "iris"}, ("population.dataset is 'iris'", "'digits', 'mnist'")),
         ({"population.pair": "nearest"}, ("population.pair is 'nearest'", "record, zeroed, random, worst")),
         ({"attack.shrinkage": "lasso"}, ("attack.shrinkage is 'lasso'", "'ridge', 'ledoit_wolf' or 'oas'")),
