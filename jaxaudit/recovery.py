@@ -121,8 +121,7 @@ def _notes(rows) -> list[str]:
 
 
 def _clips(prepared) -> bool:
-    chain = prepared.chain
-    return chain is not None and any(getattr(link.stage, "order", "") == "l2" for link in chain.links)
+    return prepared.chain is not None and bool(prepared.chain.l2_clips)
 
 
 def _repeats(prepared, level) -> bool:
@@ -139,8 +138,7 @@ def _multiplier(prepared) -> float:
     if chain is None or not chain.noises:
         return 0.0
     deviation = np.sqrt(pool.noise_variance(prepared.cells[0].server.noise_terms))
-    clips = [link.stage.norm for link in chain.links if getattr(link.stage, "order", "") == "l2"]
-    return float(f"{deviation / min(clips, default=1.0):.6g}")
+    return float(f"{deviation / min(chain.l2_clips, default=1.0):.6g}")
 
 
 def _rounds(prepared: Prepared, share: float, seed: int, rounds: int, factors) -> Iterator[tuple]:

@@ -142,13 +142,19 @@ class Chain:
         return all(hasattr(link.stage, "share") or link.stage.steady for link in self.links)
 
     @property
+    def l2_clips(self) -> list[float]:
+        """The norms that updates are clipped to, as whole vectors."""
+        return [link.stage.norm for link in self.links if getattr(link.stage, "order", "") == "l2"]
+
+    @property
     def by_entry(self) -> bool:
         """What becomes of an entry of an update does not depend on the others."""
         stages = [link.stage for link in self.links]
         mixing = any(stage.kind in ("rotate", "top_k", "random_k") for stage in stages)
         # An l2 clip and a conditional rounding look at the length of the whole vector.
-        clips = any(getattr(stage, "order", "") == "l2" for stage in stages)
-        return not (mixing or clips or any(getattr(stage, "rounding", "") == "conditional" for stage in stages))
+        return not (
+            mixing or self.l2_clips or any(getattr(stage, "rounding", "") == "conditional" for stage in stages)
+        )
 
     @cached_property
     def linear(self) -> bool:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-Path = tuple[str, ...]
+from ..broadcast import Path
 
 
 class Bait(NamedTuple):

@@ -1,7 +1,7 @@
 """Clients that train whatever model a malicious server sends each of them, and send their updates."""
 
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -145,13 +145,13 @@ class Deceived:
             labels=self.labels,
         )
         sent = broadcast(published)
-        recorded = _Recorded(partial(answers, training, sent, take, data.inputs, data.labels), batches)
-        rows = recorded.rows
+        answer = partial(answers, training, sent, take, data.inputs, data.labels)
+        rows = _recorded(answer, batches)
         sizes = np.full(self.clients, self.variants)
         own, others = rows[: self.variants], rows[self.variants :]
         source = MemorySource(others, sizes[1:])
         counts = batching.counted(data.labels, batches, data.classes)
-        ask = partial(self._pairs, recorded.answer, sent, data.labels, theirs, published.sizes, keys["candidates"])
+        ask = partial(self._pairs, answer, data.labels, theirs, published.sizes, keys["candidates"])
         pool = RecordedPool(
             (source,),
             cohort="fixed",
@@ -207,7 +207,7 @@ class Deceived:
                 f"for each class of {self.dataset}"
             )
 
-    def _pairs(self, answer: Callable, sent, labels, theirs, sizes, key, client: int) -> tuple[Pair, ...]:
+    def _pairs(self, answer: Callable, labels, theirs, sizes, key, client: int) -> tuple[Pair, ...]:
         found = []
         for name in several(self.pair):
             batches = candidate_batches(name, self.labels, labels, theirs, int(sizes[client]), key)
@@ -218,24 +218,15 @@ class Deceived:
         return tuple(found)
 
 
-class _Recorded:
-    """The updates of all clients, in order, and those of batches that are asked about."""
-
-    def __init__(self, answer: Callable, batches: list[np.ndarray]):
-        self.answer, self.batches = answer, batches
-
-    @cached_property
-    def rows(self) -> np.ndarray:
-        """f32[clients * variants, dim]."""
-        sizes = np.array([own.shape[2] for own in self.batches])
-        variants = len(self.batches[0])
-        rows = None
-        for size in np.unique(sizes):
-            clients = np.flatnonzero(sizes == size)
-            found = self.answer(np.repeat(clients, variants), np.concatenate([self.batches[c] for c in clients]))
-            rows = np.empty((len(sizes), variants, found.shape[1]), np.float32) if rows is None else rows
-            rows[clients] = found.reshape(len(clients), variants, -1)
-        return rows.reshape(-1, rows.shape[2])
+def _recorded(answer: Callable, batches: list[np.ndarray]) -> np.ndarray:
+    """The updates of all clients, in order, those of one batch size together: f32[clients * variants, dim]."""
+    sizes, variants, rows = np.array([own.shape[2] for own in batches]), len(batches[0]), None
+    for size in np.unique(sizes):
+        clients = np.flatnonzero(sizes == size)
+        found = answer(np.repeat(clients, variants), np.concatenate([batches[c] for c in clients]))
+        rows = np.empty((len(sizes), variants, found.shape[1]), np.float32) if rows is None else rows
+        rows[clients] = found.reshape(len(clients), variants, -1)
+    return rows.reshape(-1, rows.shape[2])
 
 
 def _structural(exclusive: np.ndarray, pair: Pair, others: np.ndarray) -> str | None:

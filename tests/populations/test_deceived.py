@@ -11,7 +11,7 @@ import jaxaudit as ja
 from jaxaudit import datasets
 from jaxaudit.populations import deceived
 from jaxaudit.populations.candidates import candidate_batches, label_pair
-from jaxaudit.populations.deceived import _Recorded, _structural
+from jaxaudit.populations.deceived import _recorded, _structural
 from jaxaudit.populations.holdings import Batching
 from jaxaudit.populations.memory import MemorySource
 from jaxaudit.types import Pair
@@ -170,8 +170,8 @@ def test_the_truth_is_what_the_batches_hold(exact, digits):
 
 def test_recordings_of_unequal_batches_keep_their_clients():
     batches = [np.full((2, 1, size), client) for client, size in enumerate((3, 5, 3, 5))]
-    recorded = _Recorded(lambda who, own: np.stack([who, own[:, 0, 0], np.full(len(who), own.shape[2])], 1), batches)
-    assert recorded.rows.tolist() == [[c, c, s] for c, s in enumerate((3, 5, 3, 5)) for _ in range(2)]
+    rows = _recorded(lambda who, own: np.stack([who, own[:, 0, 0], np.full(len(who), own.shape[2])], 1), batches)
+    assert rows.tolist() == [[c, c, s] for c, s in enumerate((3, 5, 3, 5)) for _ in range(2)]
 
 
 def test_recordings_in_memory_are_a_source():

@@ -13,6 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ...broadcast import Path, Published, Sent
+from ...populations.answers import personal
 from . import decoding, designs, packing, presets
 
 Mode = Literal["exact", "beta_only", "saturated"]
@@ -159,7 +160,7 @@ def _on_probe(model, common, own, probe):
     collections = ["batch_stats", "intermediates"]
 
     def one(own):
-        params = unflatten_dict(flatten_dict(common) | own)
+        params = personal(common, own)
         rngs = {"dropout": jax.random.key(0)}
         logits, state = model.apply({"params": params}, probe, mutable=collections, rngs=rngs)
         embedding = state["intermediates"]["embedding"][0]

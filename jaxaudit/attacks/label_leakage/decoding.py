@@ -16,7 +16,7 @@ from scipy.special import expit, softmax
 from ...models.objective import Objective
 
 # Embeddings are float32: a singular value this far below the largest is their rounding.
-_RANK_TOLERANCE = 1e-6
+RANK_TOLERANCE = 1e-6
 
 
 def dual_rows(embeddings, *, bias: bool = False) -> np.ndarray:
@@ -38,7 +38,7 @@ def dual_rows(embeddings, *, bias: bool = False) -> np.ndarray:
     # A pivoted QR tells the rank as a singular value decomposition would here, at a quarter of its time.
     basis, triangle, order = qr(rows.T, mode="economic", pivoting=True)
     scales = np.abs(np.diag(triangle))
-    rank = int((scales > _RANK_TOLERANCE * scales.max(initial=0.0)).sum())
+    rank = int((scales > RANK_TOLERANCE * scales.max(initial=0.0)).sum())
     if rank < len(rows):
         raise ValueError(
             f"embeddings of {len(rows)} clients have rank {rank}, and labels of as many clients at most can be told "

@@ -23,10 +23,9 @@ from typing import Literal
 import numpy as np
 from scipy.linalg import hadamard, qr
 
-Name = Literal["disjoint", "hadamard", "signed"]
+from .decoding import RANK_TOLERANCE
 
-# Embeddings are float32: a singular value this far below the largest is their rounding.
-_RANK_TOLERANCE = 1e-6
+Name = Literal["disjoint", "hadamard", "signed"]
 
 
 def design(name: Name, clients: int, dim: int, *, first: int = 0) -> np.ndarray:
@@ -143,7 +142,7 @@ def require_conditioned(embeddings, largest: float = 1e3) -> None:
     if found <= largest:
         return
     scales = _spectrum(rows)
-    rank = int((scales > _RANK_TOLERANCE * scales.max()).sum())
+    rank = int((scales > RANK_TOLERANCE * scales.max()).sum())
     if rank < len(rows):
         raise ValueError(
             f"embeddings of {len(rows)} clients have rank {rank}, needed is {len(rows)}; use a model with more "
